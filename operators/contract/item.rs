@@ -1,0 +1,80 @@
+//! What flows on an edge: row batches, and marks between them.
+
+use super::{RowBatch, TableSchema};
+use std::sync::Arc;
+
+/// Something a sink must know at its place in a table's order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mark {
+    /// A snapshot of the table starts at `lsn`. Whatever an earlier attempt left (snapshot rows with a
+    /// lower token) is removed as a whole before the first row of this one is written.
+    SnapshotBegin {
+        /// The table.
+        table: Arc<TableSchema>,
+        /// The snapshot's LSN: the `commit_lsn` of its rows.
+        lsn: u64,
+    },
+    /// Every row of the snapshot has been sent.
+    SnapshotEnd {
+        /// The table.
+        table: Arc<TableSchema>,
+        /// The snapshot's LSN.
+        lsn: u64,
+    },
+    /// The table's schema from here on, said even when no row follows.
+    Schema {
+        /// The table.
+        table: Arc<TableSchema>,
+    },
+}
+
+impl Mark {
+    /// The table it is about.
+    #[must_use]
+    pub fn table(&self) -> &Arc<TableSchema> {
+        match self {
+            Self::SnapshotBegin { table, .. } | Self::SnapshotEnd { table, .. } | Self::Schema { table } => table,
+        }
+    }
+
+    /// The same mark about another schema of the table: what an operator makes of it.
+    #[must_use]
+    pub fn with_table(&self, table: Arc<TableSchema>) -> Self {
+        match self {
+            Self::SnapshotBegin { lsn, .. } => Self::SnapshotBegin { table, lsn: *lsn },
+            Self::SnapshotEnd { lsn, .. } => Self::SnapshotEnd { table, lsn: *lsn },
+            Self::Schema { .. } => Self::Schema { table },
+        }
+    }
+}
+
+/// A batch or a mark.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// Rows.
+    Rows(RowBatch),
+    /// A mark.
+    Mark(Mark),
+}
+
+impl Item {
+    /// The table it belongs to.
+    #[must_use]
+    pub fn table(&self) -> &Arc<TableSchema> {
+        match self {
+            Self::Rows(batch) => &batch.table,
+            Self::Mark(mark) => mark.table(),
+        }
+    }
+}
+
+/// The container on every edge after the decode stage. Its count is of items, marks included, so that a
+/// container of marks alone is sent.
+#[derive(Clone, Debug, Default)]
+pub struct Items(pub Vec<Item>);
+
+impl timely::Accountable for Items {
+    fn record_count(&self) -> i64 {
+        self.0.len() as i64
+    }
+}

@@ -1,0 +1,40 @@
+//! What every node and the engine agree on: the row batch, its order, its time, and the traits of a node.
+//!
+//! ```text
+//! Source ──Raw rows──> decode+encode ──Row batches──> Operator… ──> batch ──Delivery──> Writer (of a Sink)
+//!    ^                                                                                     │
+//!    └───────────────────────── durable Ts <── frontier <── Ack ───────────────────────────┘
+//! ```
+//!
+//! Nothing here does I/O. Stages depend on this module and not on each other.
+
+mod batch;
+mod cells;
+mod error;
+mod item;
+mod node;
+mod position;
+mod raw;
+mod registry;
+mod schema;
+mod settings;
+mod sink;
+mod source;
+mod state;
+mod status;
+mod wire;
+
+pub use batch::{Op, RowBatch};
+pub use cells::Cells;
+pub use error::{Class, Code, CodedError, Exit};
+pub use item::{Item, Items, Mark};
+pub use node::{BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Render, SinkConfig, SourceConfig};
+pub use position::{Lsn, Token, Ts};
+pub use raw::{Commit, Format, RawItem, RawItems, RawRow, RawRows};
+pub use registry::{Kind, NodeType, ParseNode, ParsedNode, Registry};
+pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, TableId, TableSchema};
+pub use settings::{ByteSize, CFG_SECRET, Period, Secret, SecretString, TablePattern, TableSelection};
+pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySettings, Sink, Writer, WriterContext};
+pub use source::{Chunk, ChunkSender, Credits, Durable, Source, SourceClosed, SourceContext};
+pub use state::{MemoryState, StateKey, StateStore};
+pub use status::{Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};

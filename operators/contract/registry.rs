@@ -1,0 +1,177 @@
+//! The node types a binary knows, by their `type:`. Explicit: nothing registers itself.
+
+use super::{BuildContext, CodedError, Findings, NodeConfig, Operator, OperatorConfig, Sink, SinkConfig, Source, SourceConfig};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Gives rows.
+    Source,
+    /// Changes rows.
+    Operator,
+    /// Takes rows.
+    Sink,
+}
+
+impl Kind {
+    /// The map of the pipeline file that holds such nodes.
+    #[must_use]
+    pub const fn section(self) -> &'static str {
+        match self {
+            Self::Source => "sources",
+            Self::Operator => "operators",
+            Self::Sink => "sinks",
+        }
+    }
+
+    /// The word for messages.
+    #[must_use]
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Operator => "operator",
+            Self::Sink => "sink",
+        }
+    }
+}
+
+/// A node's settings, read and of unknown type.
+pub trait ParsedNode: Send + Sync {
+    /// Looks for problems without I/O.
+    fn check(&self, findings: &mut Findings);
+    /// Names of its outputs; empty: one unnamed.
+    fn outputs(&self) -> Vec<String>;
+    /// Makes the source.
+    ///
+    /// # Errors
+    /// As the node's own build; never called on another kind.
+    fn source(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError>;
+    /// Makes an instance of the operator.
+    ///
+    /// # Errors
+    /// As the node's own build; never called on another kind.
+    fn operator(&self, cx: &BuildContext) -> Result<Box<dyn Operator>, CodedError>;
+    /// Makes the sink.
+    ///
+    /// # Errors
+    /// As the node's own build; never called on another kind.
+    fn sink(&self, cx: &BuildContext) -> Result<Arc<dyn Sink>, CodedError>;
+}
+
+/// Reads settings: the error is serde's message with the path it stands at.
+pub type ParseNode = fn(Value) -> Result<Arc<dyn ParsedNode>, serde_path_to_error::Error<serde_json::Error>>;
+
+/// One `type:`.
+#[derive(Clone)]
+pub struct NodeType {
+    /// The word after `type:`.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// One line.
+    pub summary: &'static str,
+    /// Settings that build, as YAML.
+    pub example: &'static str,
+    /// Reads its settings.
+    pub parse: ParseNode,
+    /// Its settings' JSON Schema.
+    pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+}
+
+/// Every node type of a binary.
+#[derive(Clone, Default)]
+pub struct Registry {
+    types: BTreeMap<(Kind, &'static str), NodeType>,
+}
+
+macro_rules! parsed {
+    ($wrapper:ident, $config:ident, $method:ident, $made:ty) => {
+        struct $wrapper<C>(C);
+        impl<C: $config> ParsedNode for $wrapper<C> {
+            fn check(&self, findings: &mut Findings) {
+                self.0.check(findings);
+            }
+            fn outputs(&self) -> Vec<String> {
+                self.0.outputs()
+            }
+            parsed!(@methods $method);
+        }
+    };
+    (@methods source) => { parsed!(@own source, Box<dyn Source>); parsed!(@other operator, Box<dyn Operator>); parsed!(@other sink, Arc<dyn Sink>); };
+    (@methods operator) => { parsed!(@own operator, Box<dyn Operator>); parsed!(@other source, Box<dyn Source>); parsed!(@other sink, Arc<dyn Sink>); };
+    (@methods sink) => { parsed!(@own sink, Arc<dyn Sink>); parsed!(@other operator, Box<dyn Operator>); parsed!(@other source, Box<dyn Source>); };
+    (@own $method:ident, $made:ty) => {
+        fn $method(&self, cx: &BuildContext) -> Result<$made, CodedError> { self.0.build(cx) }
+    };
+    (@other $method:ident, $made:ty) => {
+        fn $method(&self, _: &BuildContext) -> Result<$made, CodedError> {
+            unreachable!("the graph asks a node only for what its kind makes")
+        }
+    };
+}
+parsed!(ParsedSource, SourceConfig, source, Box<dyn Source>);
+parsed!(ParsedOperator, OperatorConfig, operator, Box<dyn Operator>);
+parsed!(ParsedSink, SinkConfig, sink, Arc<dyn Sink>);
+
+impl Registry {
+    /// A registry of nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    fn add<C: NodeConfig>(mut self, kind: Kind, parse: ParseNode) -> Self {
+        let node = NodeType {
+            name: C::TYPE,
+            kind,
+            summary: C::SUMMARY,
+            example: C::EXAMPLE,
+            parse,
+            schema: |generator| generator.subschema_for::<C>(),
+        };
+        let before = self.types.insert((kind, C::TYPE), node);
+        assert!(before.is_none(), "two {}s are registered as \"{}\"", kind.noun(), C::TYPE);
+        self
+    }
+
+    /// Adds a source.
+    ///
+    /// # Panics
+    /// When the type is there already.
+    #[must_use]
+    pub fn source<C: SourceConfig>(self) -> Self {
+        self.add::<C>(Kind::Source, |value| Ok(Arc::new(ParsedSource(serde_path_to_error::deserialize::<_, C>(value)?))))
+    }
+
+    /// Adds an operator.
+    ///
+    /// # Panics
+    /// When the type is there already.
+    #[must_use]
+    pub fn operator<C: OperatorConfig>(self) -> Self {
+        self.add::<C>(Kind::Operator, |value| Ok(Arc::new(ParsedOperator(serde_path_to_error::deserialize::<_, C>(value)?))))
+    }
+
+    /// Adds a sink.
+    ///
+    /// # Panics
+    /// When the type is there already.
+    #[must_use]
+    pub fn sink<C: SinkConfig>(self) -> Self {
+        self.add::<C>(Kind::Sink, |value| Ok(Arc::new(ParsedSink(serde_path_to_error::deserialize::<_, C>(value)?))))
+    }
+
+    /// A type by kind and name.
+    #[must_use]
+    pub fn get(&self, kind: Kind, name: &str) -> Option<&NodeType> {
+        self.types.values().find(|t| t.kind == kind && t.name == name)
+    }
+
+    /// Every type, sources first, by name.
+    pub fn types(&self) -> impl Iterator<Item = &NodeType> {
+        self.types.values()
+    }
+}

@@ -1,0 +1,80 @@
+//! What must survive a restart, keyed by pipeline, source and table.
+
+use super::CodedError;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Whose state.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateKey {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The source, or the sink for state of a sink.
+    pub node: String,
+    /// The table as `schema.table`; empty for the node itself.
+    pub table: String,
+}
+
+impl StateKey {
+    /// The key of a node.
+    #[must_use]
+    pub fn node(pipeline: &str, node: &str) -> Self {
+        Self { pipeline: pipeline.into(), node: node.into(), table: String::new() }
+    }
+
+    /// The key of a table.
+    #[must_use]
+    pub fn table(pipeline: &str, node: &str, table: &str) -> Self {
+        Self { table: table.into(), ..Self::node(pipeline, node) }
+    }
+}
+
+/// Keeps small documents. Calls are short and may block.
+pub trait StateStore: Send + Sync {
+    /// The document of a key.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn load(&self, key: &StateKey) -> Result<Option<Value>, CodedError>;
+
+    /// Every document of a node, its own first, then its tables by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn list(&self, pipeline: &str, node: &str) -> Result<Vec<(StateKey, Value)>, CodedError>;
+
+    /// Stores documents (`None` removes one), all or none, durable on return.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn store(&self, changes: &[(StateKey, Option<Value>)]) -> Result<(), CodedError>;
+}
+
+/// State that ends with the process, for tests and embedded trials.
+#[derive(Debug, Default)]
+pub struct MemoryState {
+    documents: Mutex<BTreeMap<StateKey, Value>>,
+}
+
+impl StateStore for MemoryState {
+    fn load(&self, key: &StateKey) -> Result<Option<Value>, CodedError> {
+        Ok(self.documents.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+    }
+
+    fn list(&self, pipeline: &str, node: &str) -> Result<Vec<(StateKey, Value)>, CodedError> {
+        let documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(documents.iter().filter(|(k, _)| k.pipeline == pipeline && k.node == node).map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+
+    fn store(&self, changes: &[(StateKey, Option<Value>)]) -> Result<(), CodedError> {
+        let mut documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in changes {
+            match value {
+                Some(value) => documents.insert(key.clone(), value.clone()),
+                None => documents.remove(key),
+            };
+        }
+        Ok(())
+    }
+}

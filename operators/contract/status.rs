@@ -1,0 +1,142 @@
+//! What the user sees of a running pipeline: phases, rows, lag. Written by nodes, read by the progress
+//! display, `/api/v1/status` and the metrics page.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a source or table is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Connecting and checking.
+    #[default]
+    Starting,
+    /// Copying existing rows.
+    Snapshot,
+    /// Following the log.
+    Streaming,
+    /// Waiting to try again.
+    Retrying,
+    /// Ended.
+    Stopped,
+}
+
+impl Phase {
+    /// The word the user sees.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Snapshot => "snapshot",
+            Self::Streaming => "streaming",
+            Self::Retrying => "retrying",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// One table of a source.
+#[derive(Clone, Debug, Default)]
+pub struct TableStatus {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Rows the snapshot has read.
+    pub snapshot_rows: u64,
+    /// Rows the catalog estimates (`pg_class.reltuples`).
+    pub estimated_rows: u64,
+}
+
+/// One source.
+#[derive(Debug, Default)]
+pub struct SourceStatus {
+    phase: Mutex<(Phase, Option<String>)>,
+    tables: Mutex<BTreeMap<String, TableStatus>>,
+    /// The server's position, as last heard.
+    pub server_lsn: AtomicU64,
+    /// Everything before this LSN has been read.
+    pub received_lsn: AtomicU64,
+    /// The position confirmed to the server.
+    pub confirmed_lsn: AtomicU64,
+    /// Changes read from the stream.
+    pub changes: AtomicU64,
+    /// Transactions read from the stream.
+    pub transactions: AtomicU64,
+    /// Bytes read, snapshot and stream.
+    pub bytes: AtomicU64,
+}
+
+impl SourceStatus {
+    /// Sets the phase and, for `Retrying`, why.
+    pub fn set_phase(&self, phase: Phase, reason: Option<String>) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = (phase, reason);
+    }
+
+    /// The phase and its reason.
+    #[must_use]
+    pub fn phase(&self) -> (Phase, Option<String>) {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes one table's status.
+    pub fn table(&self, name: &str, change: impl FnOnce(&mut TableStatus)) {
+        change(self.tables.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
+    }
+
+    /// Every table.
+    #[must_use]
+    pub fn tables(&self) -> BTreeMap<String, TableStatus> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes of log between the server's position and what is confirmed.
+    #[must_use]
+    pub fn lag_bytes(&self) -> u64 {
+        self.server_lsn.load(Ordering::Relaxed).saturating_sub(self.confirmed_lsn.load(Ordering::Relaxed))
+    }
+}
+
+/// One sink.
+#[derive(Debug, Default)]
+pub struct SinkStatus {
+    /// Rows durable.
+    pub rows: AtomicU64,
+    /// Bytes sent.
+    pub bytes: AtomicU64,
+    /// Rows the sink refused.
+    pub rejected_rows: AtomicU64,
+    /// Requests tried again.
+    pub retries: AtomicU64,
+}
+
+/// The whole pipeline.
+#[derive(Debug, Default)]
+pub struct PipelineStatus {
+    sources: Mutex<BTreeMap<String, Arc<SourceStatus>>>,
+    sinks: Mutex<BTreeMap<String, Arc<SinkStatus>>>,
+}
+
+impl PipelineStatus {
+    /// A source's status, made when first asked for.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Arc<SourceStatus> {
+        Arc::clone(self.sources.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default())
+    }
+
+    /// A sink's status, made when first asked for.
+    #[must_use]
+    pub fn sink(&self, name: &str) -> Arc<SinkStatus> {
+        Arc::clone(self.sinks.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default())
+    }
+
+    /// Every source.
+    #[must_use]
+    pub fn sources(&self) -> BTreeMap<String, Arc<SourceStatus>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every sink.
+    #[must_use]
+    pub fn sinks(&self) -> BTreeMap<String, Arc<SinkStatus>> {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,8 @@
+//! Stage: sink.
+
+use crate::contract::Registry;
+
+/// Adds this stage's node types.
+pub(crate) fn register(registry: Registry) -> Registry {
+    registry
+}

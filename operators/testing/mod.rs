@@ -1,0 +1,3 @@
+//! For tests, of this crate and of users' own operators: real servers in private folders.
+
+pub mod postgres;

@@ -1,0 +1,2 @@
+//! The etl-stream binary.
+fn main() {}
