@@ -104,6 +104,17 @@ impl ColumnType {
         }
     }
 
+    /// Whether `COPY … (FORMAT binary)` carries it in its type's own binary form. A snapshot selects any
+    /// other column as `::text`, so that its field is the text's bytes.
+    #[must_use]
+    pub fn has_binary_form(&self) -> bool {
+        match self {
+            Self::Other => false,
+            Self::Array(element) => element.has_binary_form(),
+            _ => true,
+        }
+    }
+
     /// Whether the column's text is a JSON document.
     #[must_use]
     pub fn is_json(&self) -> bool {
