@@ -116,7 +116,9 @@ mod tests {
 
     #[test]
     fn what_is_not_postgres_style_is_refused() {
-        for text in ["infinity", "P1Y", "1 fortnight", "1", "1 day 2", "1:2", "a:b:c", "1 day 1 year", "00:00:00 1 day", "@ 1 year", "1 day "] {
+        for text in
+            ["infinity", "P1Y", "1 fortnight", "1", "1 day 2", "1:2", "a:b:c", "1 day 1 year", "00:00:00 1 day", "@ 1 year", "1 day "]
+        {
             let mut out = b"before".to_vec();
             assert!(!interval_iso8601(text, &mut out), "{text}");
             assert_eq!(out, b"before");

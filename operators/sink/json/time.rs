@@ -143,8 +143,7 @@ mod tests {
             assert_eq!(written(|out| write_date(day, out)), format!("\"{expected}\""));
         }
         assert_eq!(written(|out| write_date(-719_163, out)), "\"0001-12-31 BC\"");
-        for (micros, expected) in
-            [(0, "00:00:00"), (45_296_789_000, "12:34:56.789"), (1, "00:00:00.000001"), (86_400_000_000, "24:00:00")]
+        for (micros, expected) in [(0, "00:00:00"), (45_296_789_000, "12:34:56.789"), (1, "00:00:00.000001"), (86_400_000_000, "24:00:00")]
         {
             assert_eq!(written(|out| write_time(micros, out)), format!("\"{expected}\""));
         }
