@@ -35,6 +35,6 @@ pub use registry::{Kind, NodeType, ParseNode, ParsedNode, Registry};
 pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, TableId, TableSchema};
 pub use settings::{ByteSize, CFG_SECRET, Period, Secret, SecretString, TablePattern, TableSelection};
 pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySettings, Sink, Writer, WriterContext};
-pub use source::{Chunk, ChunkSender, Credits, Durable, Source, SourceClosed, SourceContext};
+pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};
 pub use state::{MemoryState, StateKey, StateStore};
 pub use status::{Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};
