@@ -1,0 +1,3 @@
+//! What the process says of itself: logs and progress.
+
+pub(crate) mod progress;
