@@ -86,9 +86,9 @@ def number(text: str) -> str:
     if text.lstrip("-").isdigit():
         return "0" if text == "-0" else text
     value = Decimal(text).normalize(_EXACT)
-    if 0 <= value.as_tuple().exponent < 400:
-        return format(value, "f")
-    return "0" if value.is_zero() else str(value)
+    if value.is_zero():
+        return "0"
+    return format(value, "f") if 0 <= value.as_tuple().exponent < 400 else str(value)
 
 
 def _marked(text: str) -> str:
