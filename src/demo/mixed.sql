@@ -8,11 +8,11 @@ FROM customers WHERE id >= $a % (SELECT max(id) FROM customers) ORDER BY id LIMI
 INSERT INTO order_lines (order_id, line, product_id, quantity, unit_price, discount)
 SELECT currval('orders_id_seq'), row_number() OVER (), id, $b % 9 + 1, price, 1.0 / ($a % 7 + 1)
 FROM (SELECT id, price FROM products WHERE id >= $b % (SELECT max(id) FROM products) ORDER BY id LIMIT 3) p
-WHERE EXISTS (SELECT FROM orders WHERE id = currval('orders_id_seq'));
+WHERE EXISTS (SELECT FROM orders WHERE id = (SELECT currval('orders_id_seq')));
 INSERT INTO payments (id, order_id, amount, exchange_rate, card_digits, authorised_at, paid_at, from_address)
-SELECT gen_random_uuid(), id, total, 1.0 / ($b % 13 + 1), '4242', clock_timestamp()::timetz, clock_timestamp(), '10.1.2.3' FROM orders WHERE id = currval('orders_id_seq');
+SELECT gen_random_uuid(), id, total, 1.0 / ($b % 13 + 1), '4242', clock_timestamp()::timetz, clock_timestamp(), '10.1.2.3' FROM orders WHERE id = (SELECT currval('orders_id_seq'));
 INSERT INTO "StockMovements" ("ProductId", "Delta", "Reason", "movedAt")
-SELECT product_id, -quantity, 'sale', clock_timestamp() FROM order_lines WHERE order_id = currval('orders_id_seq');
+SELECT product_id, -quantity, 'sale', clock_timestamp() FROM order_lines WHERE order_id = (SELECT currval('orders_id_seq'));
 
 -- an order goes on: 20
 UPDATE orders SET status = 'sent', status_times = status_times || clock_timestamp()
@@ -57,8 +57,8 @@ INSERT INTO reviews SELECT $a % 50 + 1, 1, $b % 5 + 1, 'again $b', clock_timesta
 
 -- a row comes and goes in one transaction: 3
 INSERT INTO events (at, kind, took, payload) VALUES ('infinity', 'brief', 'NaN', '{"n": $a}');
-UPDATE events SET took = 1 WHERE id = currval('events_id_seq');
-DELETE FROM events WHERE id = currval('events_id_seq');
+UPDATE events SET took = 1 WHERE id = (SELECT currval('events_id_seq'));
+DELETE FROM events WHERE id = (SELECT currval('events_id_seq'));
 
 -- a savepoint is undone and the rest stands: 5
 INSERT INTO events (at, kind, took, payload) VALUES (clock_timestamp(), 'before', 0.5, '{"n": $a}');

@@ -37,7 +37,7 @@ const WRITERS: u64 = 4;
 pub struct DemoOptions {
     /// How long the workload changes the shop, in seconds.
     pub seconds: u64,
-    /// Rows of the shop in all, before the workload.
+    /// Rows of the shop in all, before the workload; below 2,300 there are somewhat more.
     pub rows: u32,
     /// Keep the folder; on a terminal, keep the servers too until Ctrl-C.
     pub keep: bool,
@@ -62,6 +62,8 @@ struct Measured {
     /// Transactions and changes that the pipeline read from the log.
     transactions: u64,
     changes: u64,
+    /// Rows that Snowflake refused.
+    rejected: u64,
     /// From the workload's last commit to the confirmation of everything.
     caught_up: Duration,
     /// From the request to stop to the end of the pipeline's process.
@@ -138,7 +140,7 @@ async fn steps(options: DemoOptions, folder: &std::path::Path) -> Result<(), Cod
     let end = database.position().await?;
     let last = pipeline.until("the last change", CATCH_UP, &mut progress, move |status| status.confirmed >= end).await?;
     measured.caught_up = started.elapsed();
-    (measured.transactions, measured.changes) = (last.transactions, last.changes);
+    (measured.transactions, measured.changes, measured.rejected) = (last.transactions, last.changes, last.rejected_rows);
     let started = Instant::now();
     pipeline.stop().await?;
     measured.drained = started.elapsed();

@@ -104,7 +104,7 @@ impl Compared {
 /// The table, and what was measured.
 pub(super) fn render(compared: &[Compared], measured: &Measured) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["table", "rows in PostgreSQL", "rows in Snowflake", "checksum PostgreSQL", "checksum Snowflake", "equal"]);
     for one in compared {
         let (rows, checksum) = one.snowflake.as_ref().map_or(("-".into(), "-"), |side| (grouped(side.rows), side.checksum.as_str()));
@@ -119,7 +119,7 @@ pub(super) fn render(compared: &[Compared], measured: &Measured) -> String {
     format!(
         "{table}\n\n\
          snapshot   {} rows in {}, {} rows/s\n\
-         stream     {} transactions with {} changes in {}, {} changes/s\n\
+         stream     {} transactions with {} changes in {}, {} changes/s; Snowflake refused {} rows\n\
          workload   {} transactions committed and {} rolled back in {}\n\
          caught up  {} after the last commit; stopped in {}",
         grouped(measured.snapshot_rows),
@@ -129,6 +129,7 @@ pub(super) fn render(compared: &[Compared], measured: &Measured) -> String {
         grouped(measured.changes),
         seconds(streaming),
         grouped(rate(measured.changes, streaming)),
+        grouped(measured.rejected),
         grouped(measured.committed),
         grouped(measured.aborted),
         seconds(measured.workload),

@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn every_transaction_runs_against_the_shop() {
         let postgres = Postgres::start();
-        let database = Database::create(&postgres, 2_000).await.unwrap();
+        let database = Database::create(&postgres, 5_000).await.unwrap();
         let client = connect(database.url()).await.unwrap();
         let before = database.position().await.unwrap();
         let rows: i64 = client
@@ -169,7 +169,7 @@ mod tests {
             .await
             .unwrap()
             .get(0);
-        assert_eq!(rows, 2_000);
+        assert_eq!(rows, 5_000);
         let mut random = Random(7);
         for block in blocks(include_str!("mixed.sql")) {
             for _ in 0..20 {
