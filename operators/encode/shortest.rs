@@ -46,10 +46,9 @@ fn is_midpoint<F: Binary>(value: F, digits: u64, power: i32) -> bool {
     })
 }
 
-/// Writes the digits as `-1.25`, `1.25e-7` or the like, or `NaN`, `inf`, `-inf`.
-pub(super) fn write<F: Binary>(value: F, out: &mut Vec<u8>) {
-    let mut buffer = zmij::Buffer::new();
-    let text = buffer.format(value);
+/// A decimal text's digits without trailing zeros, the power of ten of the last, and how many they are. None: not
+/// finite.
+fn split(text: &str) -> Option<(u64, i32, usize)> {
     let (mut digits, mut power, mut point, mut count) = (0_u64, 0_i32, false, 0_usize);
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
     for byte in mantissa.bytes() {
@@ -61,33 +60,36 @@ pub(super) fn write<F: Binary>(value: F, out: &mut Vec<u8>) {
                 count += usize::from(digits > 0);
             }
             b'-' => {}
-            _ => {
-                out.extend_from_slice(text.as_bytes());
-                return;
-            }
+            _ => return None,
         }
     }
-    // integers below 10^15 and the like are exact; only long powers of ten can be midpoints
     while digits > 0 && digits.is_multiple_of(10) {
         digits /= 10;
         power += 1;
         count -= 1;
     }
-    power += exponent.parse::<i32>().unwrap_or_default();
-    if is_midpoint(value, digits, power) {
-        out.extend_from_slice(inside(value, count).as_bytes());
-    } else {
-        out.extend_from_slice(text.as_bytes());
+    Some((digits, power + exponent.parse::<i32>().unwrap_or_default(), count))
+}
+
+/// Writes the digits as `-1.25`, `1.25e-7` or the like, or `NaN`, `inf`, `-inf`.
+pub(super) fn write<F: Binary>(value: F, out: &mut Vec<u8>) {
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format(value);
+    match split(text) {
+        Some((digits, power, count)) if is_midpoint(value, digits, power) => out.extend_from_slice(inside(value, count).as_bytes()),
+        _ => out.extend_from_slice(text.as_bytes()),
     }
 }
 
-/// The nearest decimal of more than `count` digits that reads back. Rare, so allocating is fine.
+/// The nearest decimal of the fewest digits above `count` that reads back and is no midpoint. Rare, so allocating
+/// is fine.
 #[cold]
 fn inside<F: Binary>(value: F, count: usize) -> String {
     let mut text = String::new();
     for after_point in count..20 {
         text = format!("{value:.after_point$e}");
-        if text.parse() == Ok(value) {
+        let inside = split(&text).is_some_and(|(digits, power, _)| !is_midpoint(value, digits, power));
+        if inside && text.parse().ok() == Some(value) {
             break;
         }
     }

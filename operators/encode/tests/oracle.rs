@@ -203,7 +203,7 @@ fn cases() -> Vec<(&'static str, ColumnType, Vec<String>)> {
         ("timestamptz[]", array(T::TimestampTz), vec!["{\"2026-11-23 01:02:03.5+00\",-infinity,\"0044-03-15 00:00:00+00 BC\",NULL}"]),
         ("interval[]", array(T::Interval), vec!["{\"1 day 02:00:00\",\"-1 mons\"}"]),
         ("uuid[]", array(T::Uuid), vec!["{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}"]),
-        ("json[]", array(T::Json), vec!["{\"{\\\"a\\\":\\n[1,null,\\\"x\\\\\\\\n\\\"]}\",null,\"null\",1.5}"]),
+        ("json[]", array(T::Json), vec!["{\"{\\\"a\\\":\n[1,null,\\\"x\\\\\\\\n\\\"]}\",null,\"null\",1.5}"]),
         ("jsonb[]", array(T::Jsonb), vec!["{\"{\\\"a\\\": [1, null]}\",NULL,\"\\\"s\\\"\"}"]),
         ("inet[]", array(T::Other), vec!["{10.0.0.1,::1/64}"]),
         ("pair[]", array(array(T::Int4)), vec!["{\"{1,2}\",NULL,\"[0:0]={7}\"}"]),
@@ -253,7 +253,8 @@ async fn ask(client: &Client, name: &str, ty: &ColumnType, literals: &[String]) 
         literals.iter().enumerate().map(|(n, l)| format!("({n}, E'{}')", l.replace('\\', "\\\\").replace('\'', "''"))).collect();
     client.batch_execute(&format!("INSERT INTO asked VALUES {}", rows.join(","))).await.unwrap_or_else(|e| panic!("{name}: {e:?}"));
     let rows = client.query("SELECT format('%s', v), to_jsonb(v)::text FROM asked ORDER BY n", &[]).await.unwrap();
-    let select = if ty.has_binary_form() { "v" } else { "v::text" };
+    // `v::text` would be another text where a cast to text has a function of its own: inet's adds the mask
+    let select = if ty.has_binary_form() { "v" } else { "CASE WHEN num_nulls(v) = 0 THEN format('%s', v) END" };
     let mut table = (*single(ty.clone())).clone();
     if name == "box[]" {
         table.columns[0].pg_type.oid = 1020;
@@ -351,7 +352,7 @@ async fn random_values_both_forms() {
     let doubles = make(&|bits| Some(f64::from_bits(bits)).filter(|v| v.is_finite()).unwrap_or_default().to_string());
     let singles = make(&|bits| Some(f32::from_bits(bits as u32)).filter(|v| v.is_finite()).unwrap_or_default().to_string());
     let decimals = make(&|bits| format!("{}.{:04}", bits as i64 / 1_000_000, bits % 10_000));
-    let stamps = make(&|bits| format!("{}-01-01 00:00:00", 1 + bits % 12_000));
+    let stamps = make(&|bits| format!("{:04}-01-01 00:00:00", 1 + bits % 12_000));
     let intervals = make(&|bits| format!("{} mons {} days {} us", bits as i8, (bits >> 8) as i16, (bits >> 16) as i32));
     let numerics = make(&|bits| format!("{}e{}", bits as i32, (bits >> 32) as i8));
     for (name, ty, literals) in [
