@@ -68,7 +68,11 @@ impl<'a> Walk<'a> {
     fn value(&mut self, depth: usize, out: &mut Vec<u8>) -> Option<()> {
         if matches!(self.element, ColumnType::Json | ColumnType::Jsonb) {
             let document = self.document()?;
-            if document == b"null" { out.extend_from_slice(b"NULL") } else { quote(document, out) }
+            if document == b"null" {
+                out.extend_from_slice(b"NULL")
+            } else {
+                quote(document, out)
+            }
             return Some(());
         }
         match *self.rest.first()? {

@@ -237,11 +237,7 @@ impl ColumnBuilder {
 /// A boolean as `boolin` reads it, but for other prefixes of the words.
 pub(super) fn boolean(text: &[u8]) -> Option<bool> {
     let is = |words: &[&str]| words.iter().any(|w| text.eq_ignore_ascii_case(w.as_bytes()));
-    if is(&["t", "true", "y", "yes", "on", "1"]) {
-        Some(true)
-    } else {
-        is(&["f", "false", "n", "no", "off", "0"]).then_some(false)
-    }
+    if is(&["t", "true", "y", "yes", "on", "1"]) { Some(true) } else { is(&["f", "false", "n", "no", "off", "0"]).then_some(false) }
 }
 
 fn whole(number: &mut Number, text: &[u8]) -> Option<i128> {
@@ -256,7 +252,8 @@ fn same_number(a: &mut Number, text: &[u8], b: &mut Number, other: &[u8]) -> Opt
 
 /// Digits after the point that `numeric_in` keeps: those written, moved by the exponent.
 fn scale_of(text: &str) -> Option<usize> {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).filter(|(m, _)| m.ends_with(|c: char| c.is_ascii_digit() || c == '.')).unwrap_or((text, "0"));
+    let (mantissa, exponent) =
+        text.split_once(['e', 'E']).filter(|(m, _)| m.ends_with(|c: char| c.is_ascii_digit() || c == '.')).unwrap_or((text, "0"));
     let written = mantissa.split_once('.').map_or(0, |(_, frac)| frac.len() as i64);
     usize::try_from((written - exponent.parse::<i64>().ok()?).max(0)).ok().filter(|scale| *scale <= 16_383)
 }

@@ -39,7 +39,10 @@ pub(super) fn schema(registry: &Registry) -> Value {
             choices.push(json!({ "$ref": format!("#/$defs/{name}") }));
         }
         let about = format!("Defaults of {}: laid under each, as far as it has such settings.", kind.section());
-        defaults.insert(kind.section().into(), json!({ "type": "object", "description": about, "properties": fields, "additionalProperties": false }));
+        defaults.insert(
+            kind.section().into(),
+            json!({ "type": "object", "description": about, "properties": fields, "additionalProperties": false }),
+        );
         let mut nodes = json!({ "type": "object", "propertyNames": { "pattern": NAME } });
         if let Some(map) = nodes.as_object_mut().filter(|_| !choices.is_empty()) {
             map.insert("additionalProperties".into(), json!({ "oneOf": choices }));
@@ -48,7 +51,8 @@ pub(super) fn schema(registry: &Registry) -> Value {
     }
     properties.insert("defaults".into(), json!({ "type": "object", "properties": defaults, "additionalProperties": false }));
     properties.extend(sections.into_iter().map(|(name, schema)| (name.to_owned(), schema)));
-    let mut named = |shape: Shape| json!({ "type": "object", "propertyNames": { "pattern": NAME }, "additionalProperties": part(&shape, &mut defs) });
+    let mut named =
+        |shape: Shape| json!({ "type": "object", "propertyNames": { "pattern": NAME }, "additionalProperties": part(&shape, &mut defs) });
     properties.insert("alerts".into(), named(Shape::of_type::<AlertSettings>()));
     properties.insert("notifiers".into(), named(Shape::of_type::<NotifierSettings>()));
     let mut defs: Vec<(String, Value)> = defs.into_iter().collect();

@@ -320,7 +320,9 @@ impl<'t> Reader<'t> {
                     Value::Map(inner) => merged.extend(inner),
                     Value::List(maps) if maps.iter().all(|m| m.map().is_some()) => {
                         self.count(maps.len(), span)?;
-                        merged.extend(maps.into_iter().filter_map(|m| if let Value::Map(inner) = m.value { Some(inner) } else { None }).flatten());
+                        merged.extend(
+                            maps.into_iter().filter_map(|m| if let Value::Map(inner) = m.value { Some(inner) } else { None }).flatten(),
+                        );
                     }
                     _ => return Self::fault(span, "a merge key takes a map or a list of maps", Some("write <<: *anchor")),
                 }

@@ -117,19 +117,22 @@ fn find(at: usize, wish: &Wish, drafts: &[Draft], names: &HashMap<&str, usize>, 
     }
     match (draft.outputs.as_deref(), output) {
         (None, _) | (Some([]), None) => Some(Edge { node, output: 0 }),
-        (Some([]), Some(output)) => {
-            wrong(format!("{} reads output \"{output}\" of {}, which has only one output", reader.title(), draft.title()), Some(format!("write {name}")))
-        }
+        (Some([]), Some(output)) => wrong(
+            format!("{} reads output \"{output}\" of {}, which has only one output", reader.title(), draft.title()),
+            Some(format!("write {name}")),
+        ),
         (Some(outputs), Some(output)) => match outputs.iter().position(|o| o == output) {
             Some(output) => Some(Edge { node, output }),
-            None => wrong(
-                format!("{} has no output \"{output}\"", draft.title()),
-                suggest::help(output, outputs.iter().map(String::as_str)),
-            ),
+            None => {
+                wrong(format!("{} has no output \"{output}\"", draft.title()), suggest::help(output, outputs.iter().map(String::as_str)))
+            }
         },
         (Some(outputs), None) => {
             let list: Vec<String> = outputs.iter().map(|o| format!("{name}.{o}")).collect();
-            wrong(format!("{} has several outputs, and {} does not say which", draft.title(), reader.title()), Some(format!("write one of: {}", list.join(", "))))
+            wrong(
+                format!("{} has several outputs, and {} does not say which", draft.title(), reader.title()),
+                Some(format!("write one of: {}", list.join(", "))),
+            )
         }
     }
 }
@@ -184,7 +187,11 @@ fn report_cycle(backwards: &[usize], drafts: &[Draft], problems: &mut Problems) 
     let Some(draft) = cycle.first().and_then(|n| drafts.get(*n)) else { return };
     let mut names: Vec<&str> = cycle.iter().filter_map(|n| drafts.get(*n)).map(|d| &*d.name).collect();
     names.push(&draft.name);
-    let message = if cycle.len() == 1 { format!("{} reads itself", draft.title()) } else { format!("nodes read in a circle: {}", names.join(" -> ")) };
+    let message = if cycle.len() == 1 {
+        format!("{} reads itself", draft.title())
+    } else {
+        format!("nodes read in a circle: {}", names.join(" -> "))
+    };
     let problem = problems.error(codes::CYCLE, &draft.pointer, draft.key, message);
     problem.help = Some("rows flow one way, from sources to sinks: take one of these inputs out".into());
     problem.labels.extend(cycle.iter().skip(1).take(8).filter_map(|n| drafts.get(*n)).map(|d| (d.key, "and this one".to_owned())));

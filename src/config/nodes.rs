@@ -89,7 +89,10 @@ pub(super) fn collect(tree: &Tree, registry: &Registry, problems: &mut Problems)
             let pointer = join(&format!("/{section}"), &entry.key);
             if !valid_name(&entry.key) {
                 let message = format!("{} \"{}\" has a name that cannot be one", kind.noun(), entry.key);
-                let help = format!("names are a-z, 0-9 and _, start with a letter and have at most {MAX_NAME} characters: `{}`", make_name(&entry.key));
+                let help = format!(
+                    "names are a-z, 0-9 and _, start with a letter and have at most {MAX_NAME} characters: `{}`",
+                    make_name(&entry.key)
+                );
                 reader.problems.error(codes::NAME, &pointer, entry.key_span, message).help = Some(help);
             }
             if let Some(earlier) = names.get(&entry.key) {
@@ -185,7 +188,8 @@ impl<'a> Reader<'a> {
         draft.type_name = node.name.to_owned();
         let shape = self.shape(node);
         let root = shape.options(&[shape.root()]);
-        let under = defaults.and_then(Tree::map).unwrap_or_default().iter().filter(|e| Shape::key(&root, &e.key).is_some()).cloned().collect();
+        let under =
+            defaults.and_then(Tree::map).unwrap_or_default().iter().filter(|e| Shape::key(&root, &e.key).is_some()).cloned().collect();
         let under = Tree { span: own.span, value: Value::Map(under) };
         draft.settings = merge(&under, &own, &shape, &[shape.root()]);
         let beside: &[&str] = if kind == Kind::Source { &["type"] } else { &["type", "inputs"] };
@@ -228,7 +232,8 @@ impl<'a> Reader<'a> {
         }
         if kind == Kind::Operator && scalar.text == "python" {
             let help = "pip install etl-stream, and run its etl-stream command".to_owned();
-            self.problems.error(NO_PYTHON, &pointer, span, format!("{title} is of type `python`, and this build has no Python")).help = Some(help);
+            self.problems.error(NO_PYTHON, &pointer, span, format!("{title} is of type `python`, and this build has no Python")).help =
+                Some(help);
             return None;
         }
         let elsewhere = self.registry.types().find(|t| t.name == scalar.text);

@@ -100,7 +100,8 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
     let notifiers: BTreeMap<String, NotifierSettings> = named(tree, "notifiers", "notifier", problems);
     let alerts: BTreeMap<String, AlertSettings> = named(tree, "alerts", "alert", problems);
     if let Some(entry) = tree.entry("alerts") {
-        let known: Vec<&str> = tree.entry("notifiers").and_then(|e| e.value.map()).unwrap_or_default().iter().map(|e| e.key.as_str()).collect();
+        let known: Vec<&str> =
+            tree.entry("notifiers").and_then(|e| e.value.map()).unwrap_or_default().iter().map(|e| e.key.as_str()).collect();
         for alert in entry.value.map().unwrap_or_default() {
             let notify = alert.value.entry("notify").and_then(|n| n.value.list()).unwrap_or_default();
             for (at, item) in notify.iter().enumerate() {
@@ -108,7 +109,8 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
                     let message = format!("alert \"{}\" tells \"{}\", which is not a notifier", alert.key, name.text);
                     let pointer = format!("{}/notify/{at}", join("/alerts", &alert.key));
                     let help = suggest::help(&name.text, known.iter().copied());
-                    problems.error(codes::UNKNOWN_NOTIFIER, &pointer, item.span, message).help = help.or(Some("add it under `notifiers:`".into()));
+                    problems.error(codes::UNKNOWN_NOTIFIER, &pointer, item.span, message).help =
+                        help.or(Some("add it under `notifiers:`".into()));
                 }
             }
         }

@@ -88,7 +88,10 @@ fn problems() {
         ),
         (
             "sources: {s: {type: pull}}\noperators:\n  a: {type: keep, where: x, inputs: [s, c]}\n  b: {type: keep, where: x, inputs: [a]}\n  c: {type: keep, where: x, inputs: [b]}\n  d: {type: keep, where: x, inputs: [d]}\nsinks: {k: {type: push, inputs: [c], account: a}}",
-            vec!["CFG0005 3:3 /operators/a | nodes read in a circle: a -> b -> c -> a", "CFG0005 6:3 /operators/d | operator \"d\" reads itself"],
+            vec![
+                "CFG0005 3:3 /operators/a | nodes read in a circle: a -> b -> c -> a",
+                "CFG0005 6:3 /operators/d | operator \"d\" reads itself",
+            ],
         ),
         (
             "sources: {s: {type: pul}, t: {}, k: {type: push}, Big: {type: pull}}\noperators: {p: {type: python, inputs: [s]}}\nsinks: {k: {type: push, inputs: [p], account: a}}",
@@ -203,7 +206,9 @@ sinks:
     let three = "write { env: NAME }, { file: PATH } or { command: [program, argument] }";
     let secret = |line: u32, node: &str, field: &str, help: &str| {
         let at = if line == 5 { 5 } else { 19 };
-        format!("CFG0009 {line}:{at} /sources/{node}/{field} | `{field}` of source \"{node}\" is a secret, and a secret is not written into the file | {help}")
+        format!(
+            "CFG0009 {line}:{at} /sources/{node}/{field} | `{field}` of source \"{node}\" is a secret, and a secret is not written into the file | {help}"
+        )
     };
     let got = lines(text);
     let expected = [

@@ -8,8 +8,9 @@ use super::sink::deliveries;
 use super::source::SourceEnd;
 use super::supervise::{SourceTask, Supervisor, WriterTask};
 use super::workers::Workers;
+use crate::Kind;
 use crate::checkpoint::SqliteState;
-use crate::graph::{Graph, Kind, Node};
+use crate::graph::{Graph, Node};
 use crate::server::Server;
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
@@ -83,11 +84,6 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
     let (stop, stopped) = watch::channel(false);
     let process_credit = Arc::new(Semaphore::new(graph.engine.credit.0 as usize));
 
-    let context = |node: &Node| BuildContext {
-        pipeline: Arc::clone(&graph.pipeline),
-        node: Arc::clone(&node.name),
-        folder: Arc::clone(&graph.folder),
-    };
     let writer_context = |sink: &Node, source: &Node, worker: usize| WriterContext {
         pipeline: Arc::clone(&graph.pipeline),
         sink: Arc::clone(&sink.name),

@@ -47,7 +47,7 @@ impl Server {
         if let Err(error) = &bound
             && address == ServerSettings::default().listen
         {
-            warn!(%address, %error, "running without health, metrics and status: set `server: { listen: … }` to a free port");
+            warn!(%address, %error, "running without health, metrics and status; `server:` in the pipeline file sets another address");
             return Ok(None);
         }
         let listener = bound.map_err(|e| {

@@ -172,7 +172,14 @@ pub(super) fn with_ops(mut batch: RowBatch, ops: &str) -> RowBatch {
 
 pub(super) fn column(name: &str, ty: ColumnType, oid: u32, type_name: &str) -> Column {
     let key = (name == "id").then_some(0);
-    Column { name: name.into(), ty, pg_type: PgType { oid, modifier: -1, name: type_name.into() }, nullable: key.is_none(), key, missing: None }
+    Column {
+        name: name.into(),
+        ty,
+        pg_type: PgType { oid, modifier: -1, name: type_name.into() },
+        nullable: key.is_none(),
+        key,
+        missing: None,
+    }
 }
 
 /// `public.orders (id bigint, status text, total numeric(18,4), note text)`, key `id`.
