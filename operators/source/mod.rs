@@ -1,5 +1,7 @@
 //! Stage: source.
 
+pub(crate) mod postgres;
+
 use crate::contract::Registry;
 
 /// Adds this stage's node types.
