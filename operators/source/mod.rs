@@ -1,4 +1,8 @@
-//! Stage: source.
+//! Stage: source. Where rows come from.
+//!
+//! ```text
+//! PostgreSQL ──postgres──> RawItems ──> decode
+//! ```
 
 pub(crate) mod postgres;
 
@@ -6,5 +10,5 @@ use crate::contract::Registry;
 
 /// Adds this stage's node types.
 pub(crate) fn register(registry: Registry) -> Registry {
-    registry
+    registry.source::<postgres::PostgresConfig>()
 }
