@@ -49,12 +49,14 @@ impl Cell {
     }
 
     /// Whether the value was not sent.
+    #[inline]
     #[must_use]
     pub fn is_unchanged(self) -> bool {
         self.kind == Kind::Unchanged
     }
 
     /// Its bytes in `buffer`, the one it was decoded from; null in any shorter one.
+    #[inline]
     #[must_use]
     pub fn field(self, buffer: &[u8]) -> Field<'_> {
         let start = self.start as usize;

@@ -16,14 +16,14 @@ pub fn copy_tuple(buffer: &[u8], start: u32, end: u32, binary: &[bool], cells: &
     if usize::try_from(found) != Ok(binary.len()) {
         return Err(Fault::Columns { found });
     }
-    for binary in binary {
+    let base = cells.len();
+    cells.resize(base + binary.len(), Cell::NULL);
+    for (binary, cell) in binary.iter().zip(cells.get_mut(base..).unwrap_or_default()) {
         let length = cursor.i32()?;
-        cells.push(if length == -1 {
-            Cell::NULL
-        } else {
+        if length != -1 {
             let (start, length) = cursor.value(length)?;
-            if *binary { Cell::binary(start, length) } else { Cell::text(start, length) }
-        });
+            *cell = if *binary { Cell::binary(start, length) } else { Cell::text(start, length) };
+        }
     }
     cursor.finish()
 }

@@ -20,12 +20,14 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When the buffer ends before `end`, or the range is not one.
+    #[inline]
     pub fn within(buffer: &'a [u8], start: u32, end: u32) -> Result<Self, Fault> {
         let rest = buffer.get(start as usize..end as usize).ok_or(Fault::Cut)?;
         Ok(Self { rest, end: end as usize })
     }
 
     /// Where the next byte is.
+    #[inline]
     #[must_use]
     pub const fn at(&self) -> usize {
         self.end - self.rest.len()
@@ -37,6 +39,7 @@ impl<'a> Cursor<'a> {
         self.rest
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Fault::Cut)?;
         self.rest = rest;
@@ -47,6 +50,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When nothing is left.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, Fault> {
         self.array::<1>().map(|[byte]| byte)
     }
@@ -55,6 +59,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When less is left.
+    #[inline]
     pub fn i16(&mut self) -> Result<i16, Fault> {
         self.array().map(i16::from_be_bytes)
     }
@@ -63,6 +68,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When less is left.
+    #[inline]
     pub fn i32(&mut self) -> Result<i32, Fault> {
         self.array().map(i32::from_be_bytes)
     }
@@ -71,6 +77,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When less is left.
+    #[inline]
     pub fn i64(&mut self) -> Result<i64, Fault> {
         self.array().map(i64::from_be_bytes)
     }
@@ -79,6 +86,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When less is left.
+    #[inline]
     pub fn bytes(&mut self, length: usize) -> Result<&'a [u8], Fault> {
         let (head, rest) = self.rest.split_at_checked(length).ok_or(Fault::Cut)?;
         self.rest = rest;
@@ -86,6 +94,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The start and length of the value that an `Int32` length announces.
+    #[inline]
     pub(super) fn value(&mut self, length: i32) -> Result<(u32, u32), Fault> {
         let length = u32::try_from(length).map_err(|_| Fault::Shape)?;
         // a cursor over a row ends at a u32
@@ -98,6 +107,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// When something is.
+    #[inline]
     pub const fn finish(self) -> Result<(), Fault> {
         if self.rest.is_empty() { Ok(()) } else { Err(Fault::Long) }
     }

@@ -69,8 +69,10 @@ fn tuple(cursor: &mut Cursor<'_>, columns: usize, cells: &mut Vec<Cell>) -> Resu
     if usize::try_from(found) != Ok(columns) {
         return Err(Fault::Columns { found });
     }
-    for _ in 0..columns {
-        let cell = match cursor.u8()? {
+    let base = cells.len();
+    cells.resize(base + columns, Cell::NULL);
+    for cell in cells.get_mut(base..).unwrap_or_default() {
+        *cell = match cursor.u8()? {
             kind @ (b't' | b'b') => {
                 let length = cursor.i32()?;
                 let (start, length) = cursor.value(length)?;
@@ -80,7 +82,6 @@ fn tuple(cursor: &mut Cursor<'_>, columns: usize, cells: &mut Vec<Cell>) -> Resu
             b'u' => Cell::UNCHANGED,
             _ => return Err(Fault::Shape),
         };
-        cells.push(cell);
     }
     Ok(())
 }

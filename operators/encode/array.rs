@@ -25,9 +25,13 @@ pub(super) struct ArrayColumn {
 }
 
 impl ArrayColumn {
-    pub(super) fn new(column: &Column, element: &ColumnType, rows: usize) -> Self {
+    pub(super) fn new(column: &Column, element: &ColumnType) -> Self {
         let delimiter = if column.pg_type.oid == BOX_ARRAY { b';' } else { b',' };
-        Self { ty: column.ty.clone(), element: Element::new(element, delimiter), bytes: Bytes::new(rows), scratch: Vec::new() }
+        Self { ty: column.ty.clone(), element: Element::new(element, delimiter), bytes: Bytes::new(), scratch: Vec::new() }
+    }
+
+    pub(super) fn reserve(&mut self, rows: usize, most: usize) {
+        self.bytes.reserve(rows, most);
     }
 
     pub(super) fn append(&mut self, run: &Run<'_>, column: usize, exact: &mut ExactTexts) -> Result<(), Malformed> {

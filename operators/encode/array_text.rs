@@ -72,6 +72,7 @@ pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: 
 }
 
 /// Writes the item after an opening quote; gives what follows the closing one.
+#[inline]
 fn quoted<'a>(
     element: &Element,
     text: &'a [u8],

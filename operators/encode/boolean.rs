@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, NullBufferBuild
 use std::sync::Arc;
 
 /// Reads either form.
+#[inline]
 pub(super) fn boolean(field: &[u8], text: bool) -> Option<bool> {
     match (text, field) {
         (true, b"t" | b"true") | (false, [1..=255]) => Some(true),
@@ -22,8 +23,12 @@ pub(super) struct BooleanColumn {
 }
 
 impl BooleanColumn {
-    pub(super) fn new(rows: usize) -> Self {
-        Self { values: BooleanBufferBuilder::new(rows), validity: NullBufferBuilder::new(rows) }
+    pub(super) fn new() -> Self {
+        Self { values: BooleanBufferBuilder::new(0), validity: NullBufferBuilder::new(0) }
+    }
+
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.values.reserve(rows);
     }
 
     pub(super) fn append(&mut self, run: &Run<'_>, column: usize) -> Result<(), Malformed> {

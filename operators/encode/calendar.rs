@@ -10,6 +10,7 @@ pub(super) const EPOCH: i64 = 10_957;
 pub(super) const DAYS: std::ops::Range<i64> = days(1, 1, 1)..days(10_000, 1, 1);
 
 /// The day's number.
+#[inline]
 pub(super) const fn days(year: i64, month: u32, day: u32) -> i64 {
     // years from March, so that the leap day is the last; 400-year eras of 146,097 days
     let year = if month <= 2 { year - 1 } else { year };
@@ -33,12 +34,14 @@ pub(super) const fn civil(days: i64) -> (i64, u32, u32) {
     (year + era * 400 + (month <= 2) as i64, month as u32, day as u32)
 }
 
+#[inline]
 fn two(tens: u8, ones: u8) -> Option<u32> {
     let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
     (tens <= 9 && ones <= 9).then(|| u32::from(tens) * 10 + u32::from(ones))
 }
 
 /// A date's year as written, month and day, and what follows: `2026-11-23…`.
+#[inline]
 pub(super) fn take_date(text: &[u8]) -> Option<(i64, u32, u32, &[u8])> {
     let (year, month, day, rest) = match text {
         [a, b, c, d, b'-', e, f, b'-', g, h, rest @ ..] => (i64::from(two(*a, *b)? * 100 + two(*c, *d)?), two(*e, *f)?, two(*g, *h)?, rest),
@@ -54,6 +57,7 @@ pub(super) fn take_date(text: &[u8]) -> Option<(i64, u32, u32, &[u8])> {
 }
 
 /// A time of day in microseconds, and what follows: `13:04:05.25…`.
+#[inline]
 pub(super) fn take_time(text: &[u8]) -> Option<(i64, &[u8])> {
     let [a, b, b':', c, d, b':', e, f, rest @ ..] = text else { return None };
     let (hour, minute, second) = (two(*a, *b)?, two(*c, *d)?, two(*e, *f)?);
@@ -78,6 +82,7 @@ pub(super) fn take_time(text: &[u8]) -> Option<(i64, &[u8])> {
 }
 
 /// An offset from UTC in seconds east, and what follows: `+02`, `-03:30`, `+00:19:32`.
+#[inline]
 pub(super) fn take_offset(text: &[u8]) -> Option<(i64, &[u8])> {
     let [sign @ (b'+' | b'-'), a, b, rest @ ..] = text else { return None };
     let (mut seconds, mut rest) = (i64::from(two(*a, *b)?) * 3600, rest);

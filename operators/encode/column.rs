@@ -37,24 +37,24 @@ pub(super) enum ColumnEncoder {
 }
 
 impl ColumnEncoder {
-    /// Chooses the encoder, with room for some rows.
-    pub(super) fn new(column: &Column, rows: usize) -> Self {
+    /// Chooses the encoder.
+    pub(super) fn new(column: &Column) -> Self {
         let ty = &column.ty;
         match ty {
-            ColumnType::Bool => Self::Bool(BooleanColumn::new(rows)),
-            ColumnType::Int2 => Self::Int2(FixedColumn::new(Int2, ty, rows)),
-            ColumnType::Int4 => Self::Int4(FixedColumn::new(Int4, ty, rows)),
-            ColumnType::Int8 => Self::Int8(FixedColumn::new(Int8, ty, rows)),
-            ColumnType::Oid => Self::Oid(FixedColumn::new(Oid, ty, rows)),
-            ColumnType::Float4 => Self::Float4(FixedColumn::new(Float4, ty, rows)),
-            ColumnType::Float8 => Self::Float8(FixedColumn::new(Float8, ty, rows)),
-            ColumnType::Numeric { precision, scale } => Self::Numeric(FixedColumn::new(Decimal::new(*precision, *scale), ty, rows)),
-            ColumnType::Date => Self::Date(FixedColumn::new(Date, ty, rows)),
-            ColumnType::Time => Self::Time(FixedColumn::new(Time, ty, rows)),
-            ColumnType::Timestamp => Self::Timestamp(FixedColumn::new(Timestamp, ty, rows)),
-            ColumnType::TimestampTz => Self::TimestampTz(FixedColumn::new(TimestampTz, ty, rows)),
-            ColumnType::Bytea => Self::Bytea(ByteaColumn::new(rows)),
-            ColumnType::Array(element) => Self::Array(ArrayColumn::new(column, element, rows)),
+            ColumnType::Bool => Self::Bool(BooleanColumn::new()),
+            ColumnType::Int2 => Self::Int2(FixedColumn::new(Int2, ty)),
+            ColumnType::Int4 => Self::Int4(FixedColumn::new(Int4, ty)),
+            ColumnType::Int8 => Self::Int8(FixedColumn::new(Int8, ty)),
+            ColumnType::Oid => Self::Oid(FixedColumn::new(Oid, ty)),
+            ColumnType::Float4 => Self::Float4(FixedColumn::new(Float4, ty)),
+            ColumnType::Float8 => Self::Float8(FixedColumn::new(Float8, ty)),
+            ColumnType::Numeric { precision, scale } => Self::Numeric(FixedColumn::new(Decimal::new(*precision, *scale), ty)),
+            ColumnType::Date => Self::Date(FixedColumn::new(Date, ty)),
+            ColumnType::Time => Self::Time(FixedColumn::new(Time, ty)),
+            ColumnType::Timestamp => Self::Timestamp(FixedColumn::new(Timestamp, ty)),
+            ColumnType::TimestampTz => Self::TimestampTz(FixedColumn::new(TimestampTz, ty)),
+            ColumnType::Bytea => Self::Bytea(ByteaColumn::new()),
+            ColumnType::Array(element) => Self::Array(ArrayColumn::new(column, element)),
             ColumnType::NumericText
             | ColumnType::Text
             | ColumnType::TimeTz
@@ -62,7 +62,28 @@ impl ColumnEncoder {
             | ColumnType::Uuid
             | ColumnType::Json
             | ColumnType::Jsonb
-            | ColumnType::Other => Self::Text(TextColumn::new(ty, rows)),
+            | ColumnType::Other => Self::Text(TextColumn::new(ty)),
+        }
+    }
+
+    /// Makes room for more rows like those there are, of at most `most` bytes.
+    pub(super) fn reserve(&mut self, rows: usize, most: usize) {
+        match self {
+            Self::Bool(c) => c.reserve(rows),
+            Self::Int2(c) => c.reserve(rows),
+            Self::Int4(c) => c.reserve(rows),
+            Self::Int8(c) => c.reserve(rows),
+            Self::Oid(c) => c.reserve(rows),
+            Self::Float4(c) => c.reserve(rows),
+            Self::Float8(c) => c.reserve(rows),
+            Self::Numeric(c) => c.reserve(rows),
+            Self::Date(c) => c.reserve(rows),
+            Self::Time(c) => c.reserve(rows),
+            Self::Timestamp(c) => c.reserve(rows),
+            Self::TimestampTz(c) => c.reserve(rows),
+            Self::Bytea(c) => c.reserve(rows, most),
+            Self::Text(c) => c.reserve(rows, most),
+            Self::Array(c) => c.reserve(rows, most),
         }
     }
 

@@ -11,6 +11,7 @@ pub(super) struct Date;
 impl Scalar for Date {
     type Arrow = Date32Type;
 
+    #[inline]
     fn text(&self, bytes: &[u8]) -> Read<i32> {
         match take_date(bytes) {
             Some((year @ ..=9999, month, day, b"")) => Read::Is(days(year, month, day) as i32),
@@ -20,6 +21,7 @@ impl Scalar for Date {
         }
     }
 
+    #[inline]
     fn binary(&self, bytes: &[u8]) -> Read<i32> {
         let Ok(day) = bytes.try_into().map(i32::from_be_bytes) else { return Read::Malformed };
         let day = i64::from(day) + EPOCH;

@@ -30,12 +30,15 @@ pub(super) struct FixedColumn<S: Scalar> {
 }
 
 impl<S: Scalar> FixedColumn<S> {
-    pub(super) fn new(scalar: S, ty: &ColumnType, rows: usize) -> Self {
-        Self { scalar, ty: ty.clone(), values: Vec::with_capacity(rows), validity: NullBufferBuilder::new(rows) }
+    pub(super) fn new(scalar: S, ty: &ColumnType) -> Self {
+        Self { scalar, ty: ty.clone(), values: Vec::new(), validity: NullBufferBuilder::new(0) }
+    }
+
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.values.reserve(rows);
     }
 
     pub(super) fn append(&mut self, run: &Run<'_>, column: usize, exact: &mut ExactTexts) -> Result<(), Malformed> {
-        self.values.reserve(run.rows());
         for (row, field) in run.column(column).enumerate() {
             let read = match field {
                 Field::Text(bytes) => self.scalar.text(bytes),

@@ -17,11 +17,13 @@ macro_rules! float {
         impl Scalar for $scalar {
             type Arrow = $arrow;
 
+            #[inline]
             fn text(&self, bytes: &[u8]) -> Read<$native> {
                 // the standard library rounds correctly, and reads PostgreSQL's `Infinity` and `NaN`
                 Read::or_malformed(std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()))
             }
 
+            #[inline]
             fn binary(&self, bytes: &[u8]) -> Read<$native> {
                 Read::or_malformed(bytes.try_into().ok().map(<$native>::from_be_bytes))
             }

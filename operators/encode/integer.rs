@@ -14,6 +14,7 @@ pub(super) struct Int8;
 pub(super) struct Oid;
 
 /// Reads an integer's text.
+#[inline]
 pub(super) fn parse(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -43,10 +44,12 @@ macro_rules! integer {
         impl Scalar for $scalar {
             type Arrow = $arrow;
 
+            #[inline]
             fn text(&self, bytes: &[u8]) -> Read<$native> {
                 Read::or_malformed(parse(bytes).and_then(|value| <$wire>::try_from(value).ok()).map(<$native>::from))
             }
 
+            #[inline]
             fn binary(&self, bytes: &[u8]) -> Read<$native> {
                 Read::or_malformed(bytes.try_into().ok().map(<$wire>::from_be_bytes).map(<$native>::from))
             }

@@ -25,6 +25,7 @@ const fn escapes() -> [bool; 256] {
 static ESCAPES: [bool; 256] = escapes();
 
 /// Appends a string with its quotes.
+#[inline]
 pub(super) fn string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text;

@@ -90,7 +90,7 @@ impl Encoder {
             if table.table == raw.table {
                 table.table = Arc::clone(&raw.table);
             } else {
-                out.extend(table.finish(0));
+                out.extend(table.finish());
                 self.opened += 1;
                 *table = OpenTable::new(Arc::clone(&raw.table), self.opened);
             }
@@ -105,7 +105,7 @@ impl Encoder {
     /// Finishes what is open of one table: the same source and relation id.
     pub fn flush_table(&mut self, table: &TableSchema, out: &mut Vec<RowBatch>) {
         if let Some(mut open) = self.open.remove(&(Arc::clone(&table.source), table.id)) {
-            out.extend(open.finish(0));
+            out.extend(open.finish());
         }
     }
 
@@ -113,6 +113,6 @@ impl Encoder {
     pub fn flush(&mut self, out: &mut Vec<RowBatch>) {
         let mut open: Vec<OpenTable> = self.open.drain().map(|(_, table)| table).collect();
         open.sort_unstable_by_key(|table| table.opened);
-        out.extend(open.iter_mut().filter_map(|table| table.finish(0)));
+        out.extend(open.iter_mut().filter_map(|table| table.finish()));
     }
 }

@@ -21,6 +21,7 @@ impl Decimal {
         Self { scale: scale.into(), limit: 10_u128.checked_pow(precision.into()).unwrap_or(i128::MAX as u128) }
     }
 
+    #[inline]
     fn signed(&self, negative: bool, magnitude: u128) -> Read<i128> {
         if magnitude >= self.limit {
             return Read::Beyond;
@@ -83,6 +84,7 @@ impl Decimal {
 impl Scalar for Decimal {
     type Arrow = Decimal128Type;
 
+    #[inline]
     fn text(&self, bytes: &[u8]) -> Read<i128> {
         let (negative, digits) = match bytes {
             [b'-', digits @ ..] => (true, digits),
@@ -111,6 +113,7 @@ impl Scalar for Decimal {
         self.signed(negative, value.into())
     }
 
+    #[inline]
     fn binary(&self, bytes: &[u8]) -> Read<i128> {
         match Binary::read(bytes) {
             Ok(number) if number.sign == Sign::Special => Read::Beyond,

@@ -40,7 +40,7 @@ pub(super) struct OpenTable {
 impl OpenTable {
     pub(super) fn new(table: Arc<TableSchema>, opened: u64) -> Self {
         Self {
-            columns: table.columns.iter().map(|column| ColumnEncoder::new(column, 0)).collect(),
+            columns: table.columns.iter().map(|column| ColumnEncoder::new(column)).collect(),
             key: table.key(),
             binary: table.columns.iter().map(|column| column.ty.has_binary_form()).collect(),
             table,
@@ -61,6 +61,7 @@ impl OpenTable {
         let width = self.columns.len().max(1);
         let run_rows = (RUN_CELLS / width).clamp(8, 512);
         let mut rows = raw.rows.as_slice();
+        self.reserve(rows);
         while !rows.is_empty() {
             cells.clear();
             let first = self.ops.len();
@@ -81,12 +82,23 @@ impl OpenTable {
             }
             self.append_run(raw, cells, first)?;
             if !in_order || self.ops.len() >= MOST_ROWS || self.bytes >= MOST_BYTES {
-                // more of the same is coming: the next batch starts with room for as much
-                let room = if in_order { self.ops.len() } else { 0 };
-                out.extend(self.finish(room));
+                out.extend(self.finish());
             }
+            self.reserve(rows);
         }
         Ok(())
+    }
+
+    /// Makes room for the rows that are coming, as far as this batch takes them.
+    fn reserve(&mut self, coming: &[RawRow]) {
+        let (Some(first), Some(last)) = (coming.first(), coming.last()) else { return };
+        let rows = coming.len().min(MOST_ROWS.saturating_sub(self.ops.len()));
+        let most = (last.end.saturating_sub(first.start) as usize).min(MOST_BYTES);
+        self.columns.iter_mut().for_each(|column| column.reserve(rows, most));
+        self.ops.reserve(rows);
+        self.commit_lsn.reserve(rows);
+        self.ordinal.reserve(rows);
+        self.commit_time.reserve(rows);
     }
 
     fn append_run(&mut self, raw: &RawRows, cells: &[Cell], first: usize) -> Result<(), CodedError> {
@@ -163,14 +175,14 @@ impl OpenTable {
         self.last = Some(Token::new(commit.lsn, ordinal));
     }
 
-    /// The batch of everything appended, if there is any; the next one has room for `room` rows.
-    pub(super) fn finish(&mut self, room: usize) -> Option<RowBatch> {
+    /// The batch of everything appended, if there is any.
+    pub(super) fn finish(&mut self) -> Option<RowBatch> {
         self.last = None;
         self.bytes = 0;
         if self.ops.is_empty() {
             return None;
         }
-        let batch = RowBatch {
+        Some(RowBatch {
             table: Arc::clone(&self.table),
             columns: self.columns.iter_mut().map(ColumnEncoder::finish).collect(),
             ops: std::mem::take(&mut self.ops).into(),
@@ -179,14 +191,6 @@ impl OpenTable {
             commit_time: std::mem::take(&mut self.commit_time).into(),
             unchanged: std::mem::take(&mut self.unchanged),
             exact: self.exact.finish(),
-        };
-        if room > 0 {
-            self.columns = self.table.columns.iter().map(|column| ColumnEncoder::new(column, room)).collect();
-            self.ops.reserve(room);
-            self.commit_lsn.reserve(room);
-            self.ordinal.reserve(room);
-            self.commit_time.reserve(room);
-        }
-        Some(batch)
+        })
     }
 }

@@ -13,11 +13,13 @@ pub(super) enum Read<T> {
 
 impl<T> Read<T> {
     /// The value, or [`Read::Beyond`].
+    #[inline]
     pub(super) fn or_beyond(value: Option<T>) -> Self {
         value.map_or(Self::Beyond, Self::Is)
     }
 
     /// The value, or [`Read::Malformed`].
+    #[inline]
     pub(super) fn or_malformed(value: Option<T>) -> Self {
         value.map_or(Self::Malformed, Self::Is)
     }
@@ -43,15 +45,5 @@ pub(super) enum Malformed {
 impl From<crate::decode::Fault> for Malformed {
     fn from(_: crate::decode::Fault) -> Self {
         Self::Form
-    }
-}
-
-impl<T> Read<T> {
-    /// Goes on with the value.
-    pub(super) fn and_then(self, next: impl FnOnce(T) -> Self) -> Self {
-        match self {
-            Self::Is(value) => next(value),
-            other => other,
-        }
     }
 }

@@ -16,12 +16,8 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// How many rows.
-    pub(super) fn rows(&self) -> usize {
-        self.cells.len() / self.width
-    }
-
     /// One column's values from top to bottom.
+    #[inline]
     pub(super) fn column(&self, column: usize) -> impl Iterator<Item = Field<'a>> {
         let bytes = self.bytes;
         self.cells.iter().skip(column).step_by(self.width).map(move |cell| cell.field(bytes))

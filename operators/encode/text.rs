@@ -21,19 +21,30 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    pub(super) fn new(rows: usize) -> Self {
-        let mut offsets = Vec::with_capacity(rows + 1);
-        offsets.push(0);
-        Self { values: Vec::new(), offsets, validity: NullBufferBuilder::new(rows) }
+    pub(super) fn new() -> Self {
+        Self { values: Vec::new(), offsets: vec![0], validity: NullBufferBuilder::new(0) }
+    }
+
+    /// Makes room for more values like those there are, of at most `most` bytes.
+    pub(super) fn reserve(&mut self, rows: usize, most: usize) {
+        self.offsets.reserve(rows);
+        let had = self.offsets.len() - 1;
+        if had > 0 {
+            // a sixteenth more than the average, so that the last rows seldom double the buffer
+            let likely = (self.values.len() / had).saturating_add(1).saturating_mul(rows + rows / 16);
+            self.values.reserve(likely.min(most));
+        }
     }
 
     /// Ends a value: what was appended to `values` since the last.
+    #[inline]
     pub(super) fn end_value(&mut self) {
         // a length beyond i32 wraps here and is refused when the run ends
         self.offsets.push(self.values.len() as i32);
         self.validity.append_non_null();
     }
 
+    #[inline]
     pub(super) fn null(&mut self) {
         self.offsets.push(self.values.len() as i32);
         self.validity.append_null();
@@ -85,8 +96,12 @@ pub(super) struct TextColumn {
 }
 
 impl TextColumn {
-    pub(super) fn new(ty: &ColumnType, rows: usize) -> Self {
-        Self { ty: ty.clone(), bytes: Bytes::new(rows) }
+    pub(super) fn new(ty: &ColumnType) -> Self {
+        Self { ty: ty.clone(), bytes: Bytes::new() }
+    }
+
+    pub(super) fn reserve(&mut self, rows: usize, most: usize) {
+        self.bytes.reserve(rows, most);
     }
 
     pub(super) fn append(&mut self, run: &Run<'_>, column: usize) -> Result<(), Malformed> {
@@ -119,8 +134,12 @@ impl TextColumn {
 pub(super) struct ByteaColumn(Bytes);
 
 impl ByteaColumn {
-    pub(super) fn new(rows: usize) -> Self {
-        Self(Bytes::new(rows))
+    pub(super) fn new() -> Self {
+        Self(Bytes::new())
+    }
+
+    pub(super) fn reserve(&mut self, rows: usize, most: usize) {
+        self.0.reserve(rows, most);
     }
 
     pub(super) fn append(&mut self, run: &Run<'_>, column: usize) -> Result<(), Malformed> {

@@ -13,6 +13,7 @@ pub(super) struct Time;
 impl Scalar for Time {
     type Arrow = Time64MicrosecondType;
 
+    #[inline]
     fn text(&self, bytes: &[u8]) -> Read<i64> {
         match take_time(bytes) {
             Some((micros @ ..DAY, b"")) => Read::Is(micros),
@@ -21,6 +22,7 @@ impl Scalar for Time {
         }
     }
 
+    #[inline]
     fn binary(&self, bytes: &[u8]) -> Read<i64> {
         match bytes.try_into().map(i64::from_be_bytes) {
             Ok(micros @ 0..DAY) => Read::Is(micros),

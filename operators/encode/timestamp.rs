@@ -13,17 +13,21 @@ pub(super) struct Timestamp;
 /// `timestamp with time zone`.
 pub(super) struct TimestampTz;
 
+#[inline]
 fn within(micros: i64) -> Read<i64> {
     Read::or_beyond((DAYS.start * DAY..DAYS.end * DAY).contains(&micros).then_some(micros))
 }
 
+#[inline]
 fn text(bytes: &[u8], zone: bool) -> Read<i64> {
-    if matches!(bytes, b"infinity" | b"-infinity") {
-        return Read::Beyond;
+    match micros(bytes, zone) {
+        Some(micros) => within(micros),
+        None if matches!(bytes, b"infinity" | b"-infinity") => Read::Beyond,
+        None => Read::Malformed,
     }
-    Read::or_malformed(micros(bytes, zone)).and_then(within)
 }
 
+#[inline]
 fn micros(bytes: &[u8], zone: bool) -> Option<i64> {
     let (year, month, day, rest) = take_date(bytes)?;
     let [b' ', rest @ ..] = rest else { return None };
@@ -38,6 +42,7 @@ fn micros(bytes: &[u8], zone: bool) -> Option<i64> {
     Some(days(year, month, day).saturating_mul(DAY).saturating_add(time).saturating_sub(offset * 1_000_000))
 }
 
+#[inline]
 fn binary(bytes: &[u8]) -> Read<i64> {
     let Ok(micros) = bytes.try_into().map(i64::from_be_bytes) else { return Read::Malformed };
     // the infinities are the ends of the range, beyond as all others outside it
@@ -47,10 +52,12 @@ fn binary(bytes: &[u8]) -> Read<i64> {
 impl Scalar for Timestamp {
     type Arrow = TimestampMicrosecondType;
 
+    #[inline]
     fn text(&self, bytes: &[u8]) -> Read<i64> {
         text(bytes, false)
     }
 
+    #[inline]
     fn binary(&self, bytes: &[u8]) -> Read<i64> {
         binary(bytes)
     }
@@ -59,10 +66,12 @@ impl Scalar for Timestamp {
 impl Scalar for TimestampTz {
     type Arrow = TimestampMicrosecondType;
 
+    #[inline]
     fn text(&self, bytes: &[u8]) -> Read<i64> {
         text(bytes, true)
     }
 
+    #[inline]
     fn binary(&self, bytes: &[u8]) -> Read<i64> {
         binary(bytes)
     }
