@@ -13,10 +13,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// The operator's first error.
-pub fn drive(
-    operator: &mut dyn Operator,
-    batches: impl IntoIterator<Item = RowBatch>,
-) -> Result<Vec<(usize, RowBatch)>, CodedError> {
+pub fn drive(operator: &mut dyn Operator, batches: impl IntoIterator<Item = RowBatch>) -> Result<Vec<(usize, RowBatch)>, CodedError> {
     let mut seen: Vec<(Arc<TableSchema>, Arc<TableSchema>)> = Vec::new();
     let mut output = Output::default();
     let mut all = Vec::new();

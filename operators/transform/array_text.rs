@@ -5,7 +5,7 @@
 //! [1,null,[2]]  ->  {1,NULL,{2}}        ["a b","","null"]  ->  {"a b","","null"}
 //! ```
 
-use super::text::{write_f32, write_f64};
+use super::float_text::{write_f32, write_f64};
 use crate::contract::ColumnType;
 
 /// Writes the array text. `None`: the text is not a JSON array, `out` then holds part of it.
@@ -68,7 +68,11 @@ impl<'a> Walk<'a> {
     fn value(&mut self, depth: usize, out: &mut Vec<u8>) -> Option<()> {
         if matches!(self.element, ColumnType::Json | ColumnType::Jsonb) {
             let document = self.document()?;
-            if document == b"null" { out.extend_from_slice(b"NULL") } else { quote(document, out) }
+            if document == b"null" {
+                out.extend_from_slice(b"NULL")
+            } else {
+                quote(document, out)
+            }
             return Some(());
         }
         match *self.rest.first()? {

@@ -12,9 +12,10 @@
 //!
 //! Hot path: no allocation per value.
 
+use super::float_text::write_f32;
 use super::parse::{ColumnBuilder, Fit};
 use super::scope::{ColumnRef, Plans, acts_on, resolve};
-use super::text::{ExactColumn, Texts, write_f32};
+use super::text::{ExactColumn, Texts};
 use super::{CFG_TYPE, OP_CAST};
 use crate::contract::{
     BuildContext, Cells, CodedError, Column, ColumnType, NodeConfig, Operator, OperatorConfig, Output, PgType, RowBatch, TablePattern,
@@ -61,7 +62,8 @@ struct Target {
     pg: PgType,
 }
 
-const TARGETS: &str = "text, bool, int2, int4, int8, float4, float8, numeric, numeric(p,s), date, time, timestamp, timestamptz, json, jsonb, uuid or bytea";
+const TARGETS: &str =
+    "text, bool, int2, int4, int8, float4, float8, numeric, numeric(p,s), date, time, timestamp, timestamptz, json, jsonb, uuid or bytea";
 
 impl Target {
     fn parse(text: &str) -> Result<Self, String> {
@@ -85,14 +87,20 @@ impl Target {
             "bytea" => (ColumnType::Bytea, 17, -1, "bytea".to_owned()),
             other => {
                 let parts = other.strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')'));
-                let (precision, scale) = parts.map(|p| p.split_once(',').unwrap_or((p, "0"))).ok_or_else(|| format!("`{text}` is not a type to cast to; write {TARGETS}"))?;
+                let (precision, scale) = parts
+                    .map(|p| p.split_once(',').unwrap_or((p, "0")))
+                    .ok_or_else(|| format!("`{text}` is not a type to cast to; write {TARGETS}"))?;
                 let number = |digits: &str| digits.trim().parse::<u8>().ok();
                 match (number(precision), number(scale)) {
                     (Some(precision @ 1..=38), Some(scale @ 0..=37)) if scale <= precision => {
                         let modifier = (i32::from(precision) << 16 | i32::from(scale)) + 4;
                         (ColumnType::Numeric { precision, scale }, 1700, modifier, format!("numeric({precision},{scale})"))
                     }
-                    _ => return Err(format!("`{text}` is not numeric(p,s) with p from 1 to 38 and s from 0 to 37 and not above p; plain numeric holds any number")),
+                    _ => {
+                        return Err(format!(
+                            "`{text}` is not numeric(p,s) with p from 1 to 38 and s from 0 to 37 and not above p; plain numeric holds any number"
+                        ));
+                    }
                 }
             }
         };
@@ -118,7 +126,8 @@ impl JsonSchema for Target {
 impl NodeConfig for CastConfig {
     const TYPE: &'static str = "cast";
     const SUMMARY: &'static str = "gives columns another type, exactly";
-    const EXAMPLE: &'static str = "columns:\n  public.orders.total: numeric(18,4)\n  public.orders.placed: timestamptz\non_error: null_with_exact\n";
+    const EXAMPLE: &'static str =
+        "columns:\n  public.orders.total: numeric(18,4)\n  public.orders.placed: timestamptz\non_error: null_with_exact\n";
 }
 
 impl OperatorConfig for CastConfig {
@@ -170,7 +179,8 @@ impl CastConfig {
         let missing = match column.missing.as_deref() {
             None => None,
             Some(text) => Some(self.missing(column, text, target).ok_or_else(|| {
-                let message = format!("the default of column \"{}\" of table \"{}\" is no {}", column.name, table.full_name(), target.pg.name);
+                let message =
+                    format!("the default of column \"{}\" of table \"{}\" is no {}", column.name, table.full_name(), target.pg.name);
                 CodedError::definite(CFG_TYPE, message).hint("cast to a type that holds it, or set on_error: null_with_exact")
             })?),
         };
@@ -207,7 +217,8 @@ impl Operator for Cast {
         let plan = self.plans.get(&batch.table, |table| config.plan(table))?;
         for (at, target) in plan.iter() {
             let column = &batch.table.columns[*at];
-            if column.ty == target.ty {
+            // the same arrays, but for character(n), whose text has no spaces at its end
+            if column.ty == target.ty && column.pg_type.oid != 1042 {
                 continue;
             }
             let refuse = config.on_error == OnError::Refuse || column.key.is_some();
@@ -263,7 +274,7 @@ fn cast(batch: &RowBatch, at: usize, target: &Target, refuse: bool) -> Result<(A
     }
     // an array's JSON is the value where JSON is wanted
     let is_document = matches!(from, ColumnType::Array(_)) && target.ty.is_json();
-    let texts = Texts::new(if is_document { &ColumnType::Json } else { from }, array);
+    let texts = if is_document { Texts::new(&ColumnType::Json, array) } else { Texts::of(&batch.table.columns[at], array) };
     let mut exact = ExactColumn::new(&batch.exact, at);
     let mut builder = builder(from, &target.ty, array.len());
     let (mut scratch, mut kept): (Vec<u8>, Vec<(usize, Box<str>)>) = (Vec::new(), Vec::new());

@@ -78,7 +78,8 @@ impl<'a> Decimal<'a> {
 
     /// Compares as PostgreSQL does.
     pub(crate) fn compare(&self, other: &Decimal<'_>) -> Ordering {
-        let magnitude = |a: &Self, b: &Decimal<'_>| a.int.len().cmp(&b.int.len()).then_with(|| a.int.cmp(b.int)).then_with(|| a.frac.cmp(b.frac));
+        let magnitude =
+            |a: &Self, b: &Decimal<'_>| a.int.len().cmp(&b.int.len()).then_with(|| a.int.cmp(b.int)).then_with(|| a.frac.cmp(b.frac));
         self.class.cmp(&other.class).then_with(|| match (self.negative, other.negative) {
             (false, false) => magnitude(self, other),
             (true, true) => magnitude(self, other).reverse(),
@@ -251,7 +252,8 @@ mod tests {
 
     #[test]
     fn order_and_scale() {
-        let order = ["-Infinity", "-1e30", "-100.5", "-1.01", "-1", "-0.5", "0", "0.0001", "0.5", "1", "1.01", "99", "1e40", "Infinity", "NaN"];
+        let order =
+            ["-Infinity", "-1e30", "-100.5", "-1.01", "-1", "-0.5", "0", "0.0001", "0.5", "1", "1.01", "99", "1e40", "Infinity", "NaN"];
         let numbers: Vec<Number> = order.iter().map(|t| Number::parse(t.as_bytes()).expect(t)).collect();
         for (i, a) in numbers.iter().enumerate() {
             for (j, b) in numbers.iter().enumerate() {

@@ -3,8 +3,8 @@
 //! Hot path: no allocation per value; buffers are reused.
 
 use super::decimal::{Class, Number};
+use super::float_text::{write_f32, write_f64};
 use super::temporal::{self, DAY, FUTURE, PAST, Zone};
-use super::text::{write_f32, write_f64};
 use crate::contract::ColumnType;
 use arrow::array::builder::{
     BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
@@ -44,10 +44,10 @@ enum Values {
 
 /// Days of 4714-11-24 BC, before which PostgreSQL has no dates.
 const FIRST_DAY: i128 = -2_440_588;
-/// Days of 5874898-01-01, from which on it has none.
-const END_OF_DATES: i128 = 2_145_031_949;
+/// Days of 5874898-06-03 (`DATE_END_JULIAN`), from which on it has none.
+const END_OF_DATES: i128 = 2_145_042_906;
 /// Days of 294277-01-01, from which on it has no timestamps.
-const END_OF_TIMESTAMPS: i128 = 106_751_983;
+const END_OF_TIMESTAMPS: i128 = 106_762_940;
 
 /// Builds one column from texts.
 pub(super) struct ColumnBuilder {
@@ -237,11 +237,7 @@ impl ColumnBuilder {
 /// A boolean as `boolin` reads it, but for other prefixes of the words.
 pub(super) fn boolean(text: &[u8]) -> Option<bool> {
     let is = |words: &[&str]| words.iter().any(|w| text.eq_ignore_ascii_case(w.as_bytes()));
-    if is(&["t", "true", "y", "yes", "on", "1"]) {
-        Some(true)
-    } else {
-        is(&["f", "false", "n", "no", "off", "0"]).then_some(false)
-    }
+    if is(&["t", "true", "y", "yes", "on", "1"]) { Some(true) } else { is(&["f", "false", "n", "no", "off", "0"]).then_some(false) }
 }
 
 fn whole(number: &mut Number, text: &[u8]) -> Option<i128> {
@@ -256,7 +252,8 @@ fn same_number(a: &mut Number, text: &[u8], b: &mut Number, other: &[u8]) -> Opt
 
 /// Digits after the point that `numeric_in` keeps: those written, moved by the exponent.
 fn scale_of(text: &str) -> Option<usize> {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).filter(|(m, _)| m.ends_with(|c: char| c.is_ascii_digit() || c == '.')).unwrap_or((text, "0"));
+    let (mantissa, exponent) =
+        text.split_once(['e', 'E']).filter(|(m, _)| m.ends_with(|c: char| c.is_ascii_digit() || c == '.')).unwrap_or((text, "0"));
     let written = mantissa.split_once('.').map_or(0, |(_, frac)| frac.len() as i64);
     usize::try_from((written - exponent.parse::<i64>().ok()?).max(0)).ok().filter(|scale| *scale <= 16_383)
 }

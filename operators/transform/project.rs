@@ -9,7 +9,9 @@
 
 use super::scope::{Plans, acts_on, missing, names_one};
 use super::{CFG_SETTINGS, OP_KEY};
-use crate::contract::{BuildContext, CodedError, Findings, NodeConfig, Operator, OperatorConfig, Output, RowBatch, TablePattern, TableSchema};
+use crate::contract::{
+    BuildContext, CodedError, Findings, NodeConfig, Operator, OperatorConfig, Output, RowBatch, TablePattern, TableSchema,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -49,7 +51,12 @@ impl NodeConfig for ProjectConfig {
             let listed = [&projection.keep, &projection.drop].into_iter().flatten().filter(|list| !list.is_empty()).count();
             if listed != 1 || (projection.keep.is_some() && projection.drop.is_some()) {
                 let help = "write { keep: [column, …] } or { drop: [column, …] }";
-                findings.push(CFG_SETTINGS, format!("/columns/{pattern}"), "keep or drop must list columns, and only one of them", Some(help.into()));
+                findings.push(
+                    CFG_SETTINGS,
+                    format!("/columns/{pattern}"),
+                    "keep or drop must list columns, and only one of them",
+                    Some(help.into()),
+                );
             }
         }
     }
@@ -70,7 +77,8 @@ impl ProjectConfig {
     /// The columns that stay.
     fn plan(&self, table: &TableSchema) -> Result<Vec<usize>, CodedError> {
         let mut stays = vec![true; table.columns.len()];
-        let entries = self.columns.iter().filter(|(pattern, _)| acts_on(&self.tables, table) && pattern.matches(&table.schema, &table.name));
+        let entries =
+            self.columns.iter().filter(|(pattern, _)| acts_on(&self.tables, table) && pattern.matches(&table.schema, &table.name));
         for (pattern, projection) in entries {
             let (names, keep) = match (&projection.keep, &projection.drop) {
                 (Some(names), _) => (names, true),

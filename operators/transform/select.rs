@@ -33,13 +33,7 @@ pub(crate) enum WhenUnknown {
 ///
 /// # Errors
 /// `OP0001` when it hangs on an unknown value and `unknown` says so.
-pub(super) fn verdict(
-    bound: &Bound,
-    batch: &RowBatch,
-    row: usize,
-    truth: u8,
-    unknown: WhenUnknown,
-) -> Result<Verdict, CodedError> {
+pub(super) fn verdict(bound: &Bound, batch: &RowBatch, row: usize, truth: u8, unknown: WhenUnknown) -> Result<Verdict, CodedError> {
     let is_update = match batch.op(row) {
         Op::Delete | Op::Truncate => return Ok(Verdict::Keep),
         op => op == Op::Update,

@@ -26,9 +26,16 @@ pub(super) enum Test {
     KeySet(Vec<i128>),
     Number(Relation, Number),
     /// Bytes; `trim`: without trailing spaces (`character(n)`).
-    Bytes { relation: Relation, literal: Vec<u8>, trim: bool },
+    Bytes {
+        relation: Relation,
+        literal: Vec<u8>,
+        trim: bool,
+    },
     /// In ascending order.
-    ByteSet { literals: Vec<Vec<u8>>, trim: bool },
+    ByteSet {
+        literals: Vec<Vec<u8>>,
+        trim: bool,
+    },
     Like(Pattern),
 }
 

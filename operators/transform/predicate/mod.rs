@@ -56,7 +56,8 @@ impl Predicate {
 
     /// As [`Predicate::parse`], as the error `CFG0030` of a setting.
     pub(crate) fn of_setting(setting: &str, text: &str) -> Result<Self, CodedError> {
-        Self::parse(text).map_err(|m| CodedError::definite(CFG_PREDICATE, format!("the predicate of \"{setting}\" was not read, {}", m.message)))
+        Self::parse(text)
+            .map_err(|m| CodedError::definite(CFG_PREDICATE, format!("the predicate of \"{setting}\" was not read, {}", m.message)))
     }
 
     /// Fits it to a table.

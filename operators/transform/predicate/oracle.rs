@@ -23,17 +23,58 @@ const COLUMNS: [(&str, &str, &[&str]); 20] = [
     ("v", "varchar(8)", &["''", "'a'", "'b'", "'a '", "'ab'", "'É'", "'AB'"]),
     ("c", "char(5)", &["''", "'a'", "'a  '", "'b'", "'ab'", "'B'"]),
     ("b", "bool", &["TRUE", "FALSE", "'t'", "'off'"]),
-    ("d", "date", &["DATE '2024-02-29'", "'infinity'", "DATE '-infinity'", "'0044-03-15 BC'", "DATE '2024-03-01'", "TIMESTAMP '2024-02-29 00:00:00'", "TIMESTAMP '2024-02-29 12:00:00'", "TIMESTAMP 'infinity'"]),
-    ("ts", "timestamp", &["TIMESTAMP '2024-02-29 12:00:00'", "'infinity'", "'-infinity'", "TIMESTAMP '0044-03-15 00:00:00 BC'", "DATE '2024-02-29'", "'2024-02-29'", "DATE 'infinity'", "'294276-01-01 00:00:00'"]),
-    ("tz", "timestamptz", &["TIMESTAMPTZ '2024-02-29 12:00:00+00'", "'infinity'", "TIMESTAMP WITH TIME ZONE '-infinity'", "'2024-02-29 13:00:00+01'", "'294276-06-01 00:00:00Z'"]),
+    (
+        "d",
+        "date",
+        &[
+            "DATE '2024-02-29'",
+            "'infinity'",
+            "DATE '-infinity'",
+            "'0044-03-15 BC'",
+            "DATE '2024-03-01'",
+            "TIMESTAMP '2024-02-29 00:00:00'",
+            "TIMESTAMP '2024-02-29 12:00:00'",
+            "TIMESTAMP 'infinity'",
+        ],
+    ),
+    (
+        "ts",
+        "timestamp",
+        &[
+            "TIMESTAMP '2024-02-29 12:00:00'",
+            "'infinity'",
+            "'-infinity'",
+            "TIMESTAMP '0044-03-15 00:00:00 BC'",
+            "DATE '2024-02-29'",
+            "'2024-02-29'",
+            "DATE 'infinity'",
+            "'294276-01-01 00:00:00'",
+        ],
+    ),
+    (
+        "tz",
+        "timestamptz",
+        &[
+            "TIMESTAMPTZ '2024-02-29 12:00:00+00'",
+            "'infinity'",
+            "TIMESTAMP WITH TIME ZONE '-infinity'",
+            "'2024-02-29 13:00:00+01'",
+            "'294276-06-01 00:00:00Z'",
+        ],
+    ),
     ("tm", "time", &["'00:00:00'", "'24:00:00'", "'12:30'", "'23:59:59.999999'"]),
-    ("u", "uuid", &["'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "'A0EEBC999C0B4EF8BB6D6BB9BD380A11'", "'00000000-0000-0000-0000-000000000000'"]),
+    (
+        "u",
+        "uuid",
+        &["'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "'A0EEBC999C0B4EF8BB6D6BB9BD380A11'", "'00000000-0000-0000-0000-000000000000'"],
+    ),
     ("y", "bytea", &["'\\x'", "'\\x00'", "'\\x00ff'", "'\\xFF'"]),
     ("e", "mood", &["'sad'", "'happy'", "'ok'"]),
     ("o", "oid", &["0", "7", "4294967295", "'7'"]),
 ];
 
-const PATTERNS: [&str; 14] = ["''", "'%'", "'a%'", "'%b'", "'%a%'", "'_'", "'__'", "'A%'", "'a\\_b'", "'a\\\\b'", "'%\\%'", "'É'", "'_b_%'", "NULL"];
+const PATTERNS: [&str; 14] =
+    ["''", "'%'", "'a%'", "'%b'", "'%a%'", "'_'", "'__'", "'A%'", "'a\\_b'", "'a\\\\b'", "'%\\%'", "'É'", "'_b_%'", "NULL"];
 
 struct Random(u64);
 
@@ -55,7 +96,12 @@ impl Random {
             4 | 5 => format!("({} AND {})", self.predicate(depth - 1), self.predicate(depth - 1)),
             6 | 7 => format!("({} OR {})", self.predicate(depth - 1), self.predicate(depth - 1)),
             8 => format!("NOT {}", self.predicate(depth - 1)),
-            9 => format!("({}) IS {}{}", self.predicate(depth - 1), self.pick(&["", "NOT "]), self.pick(&["NULL", "TRUE", "FALSE", "UNKNOWN"])),
+            9 => format!(
+                "({}) IS {}{}",
+                self.predicate(depth - 1),
+                self.pick(&["", "NOT "]),
+                self.pick(&["NULL", "TRUE", "FALSE", "UNKNOWN"])
+            ),
             _ => self.leaf(),
         }
     }
@@ -81,7 +127,8 @@ impl Random {
             6 => self.pick(&["b", "NOT b", "NULL", "TRUE", "b IS TRUE", "b IS NOT FALSE"]).to_owned(),
             7 | 8 => {
                 let numbers = ["i2", "i4", "i8", "f4", "f8", "n", "n2", "m"];
-                let groups: [&[&str]; 8] = [&numbers, &numbers, &numbers, &["t", "v", "c"], &["d", "ts"], &["tz"], &["tm"], &["u", "y", "b", "o"]];
+                let groups: [&[&str]; 8] =
+                    [&numbers, &numbers, &numbers, &["t", "v", "c"], &["d", "ts"], &["tz"], &["tm"], &["u", "y", "b", "o"]];
                 let group = groups[self.below(groups.len())];
                 let (a, b) = (self.pick(group), self.pick(group));
                 match self.below(4) {
@@ -96,19 +143,27 @@ impl Random {
 
 #[tokio::test]
 async fn selects_as_postgresql_does() {
-    let seed = std::env::var("PREDICATE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(std::process::id()));
+    let seed = std::env::var("PREDICATE_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(std::process::id()));
     println!("PREDICATE_SEED={seed}");
     let mut random = Random(seed.max(1));
     let server = Postgres::start();
     let client = server.client("postgres").await;
     let columns: Vec<String> = COLUMNS.iter().map(|(name, ty, _)| format!("{name} {ty}")).collect();
-    let setup = format!("SET timezone = 'UTC'; CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy'); CREATE TABLE t (id int8 PRIMARY KEY, {})", columns.join(", "));
+    let setup = format!(
+        "SET timezone = 'UTC'; CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy'); CREATE TABLE t (id int8 PRIMARY KEY, {})",
+        columns.join(", ")
+    );
     client.batch_execute(&setup).await.unwrap();
     for id in 0..150 {
         for (name, ty, literals) in COLUMNS {
             // a literal that the column cannot store leaves it null
             let literal = if random.below(6) == 0 { "NULL" } else { random.pick(literals) };
-            let statement = format!("INSERT INTO t (id, {name}) VALUES ({id}, {literal}::text::{ty}) ON CONFLICT (id) DO UPDATE SET {name} = excluded.{name}");
+            let statement = format!(
+                "INSERT INTO t (id, {name}) VALUES ({id}, {literal}::text::{ty}) ON CONFLICT (id) DO UPDATE SET {name} = excluded.{name}"
+            );
             let plain = statement.replace("::text::", "::");
             if client.batch_execute(&plain).await.is_err() {
                 let _ = client.batch_execute(&statement).await;
@@ -140,7 +195,8 @@ async fn selects_as_postgresql_does() {
             })
             .collect();
         let truths = bound.eval(&batch);
-        let chosen: Vec<i64> = ids(&batch).into_iter().zip(&truths).filter(|(_, t)| selected(**t) == Some(true)).map(|(id, _)| id).collect();
+        let chosen: Vec<i64> =
+            ids(&batch).into_iter().zip(&truths).filter(|(_, t)| selected(**t) == Some(true)).map(|(id, _)| id).collect();
         assert!(truths.iter().all(|t| t.count_ones() == 1), "{text}: every value is known");
         assert_eq!(chosen, expected, "{text}");
         compared += 1;

@@ -70,26 +70,88 @@ pub(super) enum Literal {
 /// A parsed predicate; columns by name, `at` is where it stands.
 #[derive(Clone, Debug)]
 pub(super) enum Expr {
-    Column { name: String, at: usize },
-    Literal { value: Literal, at: usize },
+    Column {
+        name: String,
+        at: usize,
+    },
+    Literal {
+        value: Literal,
+        at: usize,
+    },
     Not(Box<Expr>),
     And(Vec<Expr>),
     Or(Vec<Expr>),
-    Compare { relation: Relation, left: Box<Expr>, right: Box<Expr>, at: usize },
-    Distinct { left: Box<Expr>, right: Box<Expr>, at: usize },
-    In { left: Box<Expr>, items: Vec<Expr>, at: usize },
-    Like { left: Box<Expr>, pattern: Box<Expr>, escape: Option<char>, fold: bool, at: usize },
+    Compare {
+        relation: Relation,
+        left: Box<Expr>,
+        right: Box<Expr>,
+        at: usize,
+    },
+    Distinct {
+        left: Box<Expr>,
+        right: Box<Expr>,
+        at: usize,
+    },
+    In {
+        left: Box<Expr>,
+        items: Vec<Expr>,
+        at: usize,
+    },
+    Like {
+        left: Box<Expr>,
+        pattern: Box<Expr>,
+        escape: Option<char>,
+        fold: bool,
+        at: usize,
+    },
     /// `IS NULL`, or `IS UNKNOWN`.
-    IsNull { inner: Box<Expr>, at: usize },
+    IsNull {
+        inner: Box<Expr>,
+        at: usize,
+    },
     /// `IS TRUE`, `IS FALSE`.
-    IsBool { inner: Box<Expr>, value: bool },
+    IsBool {
+        inner: Box<Expr>,
+        value: bool,
+    },
 }
 
 /// Words that PostgreSQL reserves, or that mean something here: a column of that name is quoted.
 const RESERVED: [&str; 34] = [
-    "all", "and", "any", "array", "as", "between", "both", "case", "cast", "check", "collate", "column", "distinct", "else", "end", "escape",
-    "from", "ilike", "in", "is", "isnull", "like", "not", "notnull", "or", "overlaps", "select", "similar", "some", "symmetric", "asymmetric", "then",
-    "when", "where",
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "between",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "column",
+    "distinct",
+    "else",
+    "end",
+    "escape",
+    "from",
+    "ilike",
+    "in",
+    "is",
+    "isnull",
+    "like",
+    "not",
+    "notnull",
+    "or",
+    "overlaps",
+    "select",
+    "similar",
+    "some",
+    "symmetric",
+    "asymmetric",
+    "then",
+    "when",
+    "where",
 ];
 
 /// How deep parentheses and NOT may nest.
