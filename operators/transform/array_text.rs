@@ -5,7 +5,7 @@
 //! [1,null,[2]]  ->  {1,NULL,{2}}        ["a b","","null"]  ->  {"a b","","null"}
 //! ```
 
-use super::text::{write_f32, write_f64};
+use super::float_text::{write_f32, write_f64};
 use crate::contract::ColumnType;
 
 /// Writes the array text. `None`: the text is not a JSON array, `out` then holds part of it.

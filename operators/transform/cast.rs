@@ -12,9 +12,10 @@
 //!
 //! Hot path: no allocation per value.
 
+use super::float_text::write_f32;
 use super::parse::{ColumnBuilder, Fit};
 use super::scope::{ColumnRef, Plans, acts_on, resolve};
-use super::text::{ExactColumn, Texts, write_f32};
+use super::text::{ExactColumn, Texts};
 use super::{CFG_TYPE, OP_CAST};
 use crate::contract::{
     BuildContext, Cells, CodedError, Column, ColumnType, NodeConfig, Operator, OperatorConfig, Output, PgType, RowBatch, TablePattern,
@@ -216,7 +217,8 @@ impl Operator for Cast {
         let plan = self.plans.get(&batch.table, |table| config.plan(table))?;
         for (at, target) in plan.iter() {
             let column = &batch.table.columns[*at];
-            if column.ty == target.ty {
+            // the same arrays, but for character(n), whose text has no spaces at its end
+            if column.ty == target.ty && column.pg_type.oid != 1042 {
                 continue;
             }
             let refuse = config.on_error == OnError::Refuse || column.key.is_some();
@@ -272,7 +274,7 @@ fn cast(batch: &RowBatch, at: usize, target: &Target, refuse: bool) -> Result<(A
     }
     // an array's JSON is the value where JSON is wanted
     let is_document = matches!(from, ColumnType::Array(_)) && target.ty.is_json();
-    let texts = Texts::new(if is_document { &ColumnType::Json } else { from }, array);
+    let texts = if is_document { Texts::new(&ColumnType::Json, array) } else { Texts::of(&batch.table.columns[at], array) };
     let mut exact = ExactColumn::new(&batch.exact, at);
     let mut builder = builder(from, &target.ty, array.len());
     let (mut scratch, mut kept): (Vec<u8>, Vec<(usize, Box<str>)>) = (Vec::new(), Vec::new());

@@ -268,7 +268,7 @@ impl Operator for Mask {
 
 /// A column's masked texts.
 fn mask(batch: &RowBatch, at: usize, array: &ArrayRef, masker: &Masker) -> Result<ArrayRef, CodedError> {
-    let texts = Texts::new(&batch.table.columns[at].ty, array);
+    let texts = Texts::of(&batch.table.columns[at], array);
     let mut exact = ExactColumn::new(&batch.exact, at);
     let (mut values, mut offsets, mut valid) = (Vec::new(), Vec::with_capacity(array.len() + 1), Vec::with_capacity(array.len()));
     let mut scratch = Vec::new();

@@ -3,8 +3,8 @@
 //! Hot path: no allocation per value; buffers are reused.
 
 use super::decimal::{Class, Number};
+use super::float_text::{write_f32, write_f64};
 use super::temporal::{self, DAY, FUTURE, PAST, Zone};
-use super::text::{write_f32, write_f64};
 use crate::contract::ColumnType;
 use arrow::array::builder::{
     BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
@@ -44,10 +44,10 @@ enum Values {
 
 /// Days of 4714-11-24 BC, before which PostgreSQL has no dates.
 const FIRST_DAY: i128 = -2_440_588;
-/// Days of 5874898-01-01, from which on it has none.
-const END_OF_DATES: i128 = 2_145_031_949;
+/// Days of 5874898-06-03 (`DATE_END_JULIAN`), from which on it has none.
+const END_OF_DATES: i128 = 2_145_042_906;
 /// Days of 294277-01-01, from which on it has no timestamps.
-const END_OF_TIMESTAMPS: i128 = 106_751_983;
+const END_OF_TIMESTAMPS: i128 = 106_762_940;
 
 /// Builds one column from texts.
 pub(super) struct ColumnBuilder {

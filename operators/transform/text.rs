@@ -4,8 +4,9 @@
 //! Hot path: no allocation per value, no dyn call per value; the caller owns the buffer.
 
 use super::array_text;
+use super::float_text::{write_f32, write_f64};
 use super::temporal::{write_date, write_time, write_timestamp};
-use crate::contract::{Cells, ColumnType};
+use crate::contract::{Cells, Column, ColumnType};
 use arrow::array::{
     ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
     Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
@@ -24,6 +25,8 @@ pub(super) enum Texts<'a> {
     Float8(&'a Float64Array),
     Decimal(&'a Decimal128Array, u8),
     Text(&'a StringArray),
+    /// `character(n)`, whose cast to text drops the spaces at its end.
+    Padded(&'a StringArray),
     Bytea(&'a BinaryArray),
     Date(&'a Date32Array),
     Time(&'a Time64MicrosecondArray),
@@ -32,7 +35,16 @@ pub(super) enum Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    /// Reads `array`, whose type is `ty`'s.
+    /// Reads a column as `column::text` spells it.
+    pub(super) fn of(column: &'a Column, array: &'a ArrayRef) -> Self {
+        const BPCHAR: u32 = 1042;
+        match column.ty {
+            ColumnType::Text if column.pg_type.oid == BPCHAR => Self::Padded(array.as_string()),
+            _ => Self::new(&column.ty, array),
+        }
+    }
+
+    /// Reads `array`, whose type is `ty`'s, as its type's output function spells it, but for booleans.
     pub(super) fn new(ty: &'a ColumnType, array: &'a ArrayRef) -> Self {
         match ty {
             ColumnType::Bool => Self::Bool(array.as_boolean()),
@@ -70,6 +82,7 @@ impl<'a> Texts<'a> {
             Self::Float8(a) => write_f64(a.value(row), out),
             Self::Decimal(a, scale) => write_decimal(a.value(row), *scale, out),
             Self::Text(a) => out.extend_from_slice(a.value(row).as_bytes()),
+            Self::Padded(a) => out.extend_from_slice(a.value(row).trim_end_matches(' ').as_bytes()),
             Self::Bytea(a) => write_bytea(a.value(row), out),
             Self::Date(a) => write_date(a.value(row), out),
             Self::Time(a) => write_time(a.value(row), out),
@@ -153,83 +166,5 @@ pub(super) fn write_decimal(value: i128, scale: u8, out: &mut Vec<u8>) {
         out.push(b'.');
         out.extend(std::iter::repeat_n(b'0', scale - (text.len() - whole)));
         out.extend_from_slice(&text[whole..]);
-    }
-}
-
-/// Writes a `double precision` as `float8out` does with `extra_float_digits` above 0: the shortest text
-/// that reads back.
-pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
-    if value.is_finite() {
-        write_shortest(zmij::Buffer::new().format_finite(value), 15, out);
-    } else {
-        write_special(value, out);
-    }
-}
-
-/// Writes a `real` as `float4out` does.
-pub(super) fn write_f32(value: f32, out: &mut Vec<u8>) {
-    if value.is_finite() {
-        write_shortest(zmij::Buffer::new().format_finite(value), 6, out);
-    } else {
-        write_special(f64::from(value), out);
-    }
-}
-
-fn write_special(value: f64, out: &mut Vec<u8>) {
-    out.extend_from_slice(match value {
-        v if v.is_nan() => b"NaN",
-        v if v > 0.0 => b"Infinity",
-        _ => b"-Infinity",
-    });
-}
-
-/// Spells shortest digits as PostgreSQL does: an exponent below -4 and from `limit` on.
-fn write_shortest(text: &str, limit: i32, out: &mut Vec<u8>) {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let mut exponent: i32 = exponent.parse().unwrap_or(0);
-    let unsigned = mantissa.strip_prefix('-').unwrap_or(mantissa);
-    if unsigned.len() < mantissa.len() {
-        out.push(b'-');
-    }
-    let mut digits = [0_u8; 40];
-    let mut count = 0;
-    let point = unsigned.find('.').unwrap_or(unsigned.len());
-    let mut lead = 0;
-    for byte in unsigned.bytes().filter(|b| *b != b'.') {
-        if count == 0 && byte == b'0' {
-            lead += 1;
-        } else if let Some(place) = digits.get_mut(count) {
-            *place = byte;
-            count += 1;
-        }
-    }
-    while count > 0 && digits[count - 1] == b'0' {
-        count -= 1;
-    }
-    let digits = &digits[..count];
-    let Some((first, rest)) = digits.split_first() else { return out.push(b'0') };
-    exponent += point as i32 - lead - 1;
-    if exponent < -4 || exponent >= limit {
-        out.push(*first);
-        if !rest.is_empty() {
-            out.push(b'.');
-            out.extend_from_slice(rest);
-        }
-        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
-        if exponent.unsigned_abs() < 10 {
-            out.push(b'0');
-        }
-        out.extend_from_slice(itoa::Buffer::new().format(exponent.unsigned_abs()).as_bytes());
-    } else if exponent < 0 {
-        out.extend_from_slice(b"0.");
-        out.extend(std::iter::repeat_n(b'0', exponent.unsigned_abs() as usize - 1));
-        out.extend_from_slice(digits);
-    } else {
-        let whole = exponent as usize + 1;
-        out.extend(digits.iter().copied().chain(std::iter::repeat(b'0')).take(whole));
-        if let Some(fraction) = digits.get(whole..).filter(|f| !f.is_empty()) {
-            out.push(b'.');
-            out.extend_from_slice(fraction);
-        }
     }
 }

@@ -120,9 +120,9 @@ pub(super) async fn table(client: &Client, name: &str) -> TableSchema {
 pub(super) async fn load(client: &Client, schema: TableSchema) -> RowBatch {
     let columns = schema.columns.iter().map(|c| match c.ty {
         ColumnType::Array(_) => format!("to_jsonb(\"{}\")::text", c.name),
-        _ => format!("\"{}\"::text", c.name),
+        _ => format!("\"{}\"", c.name),
     });
-    let sql = format!("SELECT {} FROM {} ORDER BY id", columns.collect::<Vec<_>>().join(", "), schema.name);
+    let sql = format!("SELECT {} FROM {name} ORDER BY {name}.id", columns.collect::<Vec<_>>().join(", "), name = schema.name);
     let texts = rows(client, &sql).await;
     batch(schema, &texts.iter().map(|row| row.iter().map(Option::as_deref).collect()).collect::<Vec<Vec<_>>>())
 }
@@ -214,7 +214,7 @@ pub(super) fn show(batch: &RowBatch) -> Vec<String> {
                     return "-".into();
                 }
                 let mut text = Vec::new();
-                super::text::Texts::new(&batch.table.columns[at].ty, array).write(row, &mut text);
+                super::text::Texts::of(&batch.table.columns[at], array).write(row, &mut text);
                 String::from_utf8(text).expect("UTF-8")
             });
             format!("{} {}", char::from(batch.ops[row]), cells.collect::<Vec<_>>().join("|"))
