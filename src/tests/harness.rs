@@ -15,53 +15,53 @@ use tempfile::TempDir;
 const RUN: Duration = Duration::from_secs(120);
 
 /// A folder with a pipeline file.
-pub struct Project {
+pub(crate) struct Project {
     folder: TempDir,
     /// Environment of every run.
-    pub env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Project {
     /// A new folder with `pipeline.yaml`.
-    pub fn new(pipeline: &str) -> Self {
+    pub(crate) fn new(pipeline: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("pipeline.yaml"), pipeline).unwrap();
         Self { folder, env: Vec::new() }
     }
 
     /// The folder.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// The binary, about to run here.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_etl-stream"));
         command.args(arguments).current_dir(self.path()).env("RUST_BACKTRACE", "1").envs(self.env.iter().cloned()).stdin(Stdio::null());
         command
     }
 
     /// Runs it to its end.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         finish(child, arguments)
     }
 
     /// Runs it to its end and expects success.
-    pub fn succeeds(&self, arguments: &[&str]) -> String {
+    pub(crate) fn succeeds(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?} ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Starts it, its log going to `run.log`.
-    pub fn start(&self, arguments: &[&str]) -> Child {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path().join("run.log")).unwrap();
         self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     /// What it has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path().join("run.log")).unwrap_or_default()
     }
 }
@@ -92,7 +92,7 @@ fn finish(mut child: Child, arguments: &[&str]) -> Output {
 }
 
 /// Waits until `met` says so.
-pub fn wait_for(what: &str, mut met: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut met: impl FnMut() -> bool) {
     let deadline = Instant::now() + RUN;
     while !met() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
@@ -101,13 +101,14 @@ pub fn wait_for(what: &str, mut met: impl FnMut() -> bool) {
 }
 
 /// Sends a signal to a process that has not been waited for.
-pub fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap().success());
 }
 
 /// Every line of a table's NDJSON files, in file order, each with its token.
-pub fn history(folder: &Path, table: &str) -> Vec<(String, Value)> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder.join(table)).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default();
+pub(crate) fn history(folder: &Path, table: &str) -> Vec<(String, Value)> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder.join(table)).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default();
     files.retain(|path| path.extension().is_some_and(|e| e == "ndjson") && !path.file_name().unwrap().to_string_lossy().starts_with('.'));
     files.sort();
     let lines = files.iter().flat_map(|file| fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect::<Vec<_>>());
@@ -115,7 +116,7 @@ pub fn history(folder: &Path, table: &str) -> Vec<(String, Value)> {
 }
 
 /// The rows that a table's history leaves, by key. Panics when a token comes twice or out of order.
-pub fn fold(folder: &Path, table: &str, key: &[&str]) -> BTreeMap<String, Value> {
+pub(crate) fn fold(folder: &Path, table: &str, key: &[&str]) -> BTreeMap<String, Value> {
     let mut rows: BTreeMap<String, Value> = BTreeMap::new();
     let mut last = String::new();
     for (token, mut row) in history(folder, table) {
@@ -123,7 +124,8 @@ pub fn fold(folder: &Path, table: &str, key: &[&str]) -> BTreeMap<String, Value>
         last = token;
         let id = key.iter().map(|column| row[*column].to_string()).collect::<Vec<_>>().join("/");
         let op = row["_op"].as_str().unwrap().to_owned();
-        let unchanged: Vec<String> = row["_unchanged"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap().to_owned()).collect();
+        let unchanged: Vec<String> =
+            row["_unchanged"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap().to_owned()).collect();
         let members = row.as_object_mut().unwrap();
         members.retain(|name, _| !name.starts_with('_'));
         match op.as_str() {
@@ -142,7 +144,7 @@ pub fn fold(folder: &Path, table: &str, key: &[&str]) -> BTreeMap<String, Value>
 }
 
 /// The rows a table has in PostgreSQL, by key, as `to_jsonb` spells them.
-pub async fn source_rows(postgres: &Postgres, database: &str, table: &str, key: &[&str]) -> BTreeMap<String, Value> {
+pub(crate) async fn source_rows(postgres: &Postgres, database: &str, table: &str, key: &[&str]) -> BTreeMap<String, Value> {
     let client = postgres.client(database).await;
     client.batch_execute("SET timezone = 'UTC'").await.unwrap();
     let rows = client.query(&format!("SELECT to_jsonb(t)::text FROM {table} t"), &[]).await.unwrap();
