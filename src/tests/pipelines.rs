@@ -1,9 +1,7 @@
 //! Whole pipelines, run by the real binary: PostgreSQL to files.
 
-mod harness;
-
+use crate::harness::{Project, fold, history, signal, source_rows, wait_for};
 use etl_stream_operators::testing::postgres::Postgres;
-use harness::{Project, fold, history, signal, source_rows, wait_for};
 use std::collections::BTreeSet;
 
 fn to_files(url: &str, rest: &str) -> String {
