@@ -29,7 +29,7 @@ test-matrix: postgres
 	@for bin in /usr/lib/postgresql/*/bin target/postgres/*/bin; do \
 		[ -x $$bin/postgres ] || continue; \
 		echo "== $$($$bin/postgres --version)"; \
-		ETL_STREAM_PG_BIN=$$(realpath $$bin) $(CARGO) nextest run --workspace --locked -E 'test(postgres) + binary(pipelines)' || exit 1; \
+		ETL_STREAM_PG_BIN=$$(realpath $$bin) $(CARGO) nextest run --workspace --locked -E 'test(postgres) + binary(end_to_end)' || exit 1; \
 	done
 
 # A local Snowflake that keeps running: SQL and Snowpipe Streaming on port 8950.

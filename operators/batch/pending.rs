@@ -27,6 +27,14 @@ struct Pending<C> {
     capability: C,
 }
 
+impl<C> Pending<C> {
+    fn add(&mut self, batch: RowBatch) {
+        self.rows += batch.len();
+        self.bytes += batch.bytes();
+        self.parts.push(batch);
+    }
+}
+
 /// Gathers rows and seals batches. `C` is what keeps the frontier behind them: a timely capability.
 pub struct Batcher<C> {
     limits: Limits,
@@ -61,31 +69,40 @@ impl<C: Clone> Batcher<C> {
                 return Ok(());
             }
         };
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let at = self.tables.iter().position(|p| same_table(&p.table, &batch.table));
-        let at = match at {
-            Some(at) if self.tables[at].table == batch.table => at,
-            other => {
-                if let Some(at) = other {
-                    self.seal(at, SealReason::Schema, out)?;
-                }
-                let table = Arc::clone(&batch.table);
-                self.tables.push_back(Pending { table, parts: Vec::new(), rows: 0, bytes: 0, since: now, capability });
-                self.tables.len() - 1
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let at = self.place(&rest.table, &capability, now, out)?;
+            let pending = &mut self.tables[at];
+            // At most the limit in a batch: what does not fit starts the next one.
+            let fits = rest.len().min(self.limits.rows - pending.rows);
+            pending.add(rest.slice(0, fits));
+            rest = rest.slice(fits, rest.len() - fits);
+            if pending.rows >= self.limits.rows {
+                self.seal(at, SealReason::Rows, out)?;
+            } else if pending.bytes >= self.limits.bytes {
+                self.seal(at, SealReason::Bytes, out)?;
             }
-        };
-        let pending = &mut self.tables[at];
-        pending.rows += batch.len();
-        pending.bytes += batch.bytes();
-        pending.parts.push(batch);
-        if pending.rows >= self.limits.rows {
-            self.seal(at, SealReason::Rows, out)?;
-        } else if pending.bytes >= self.limits.bytes {
-            self.seal(at, SealReason::Bytes, out)?;
         }
         Ok(())
+    }
+
+    /// Where the rows of a table wait; rows of another schema of it are sealed first.
+    fn place(&mut self, table: &Arc<TableSchema>, capability: &C, now: Instant, out: &mut Vec<Sealed<C>>) -> Result<usize, ArrowError> {
+        if let Some(at) = self.tables.iter().position(|p| same_table(&p.table, table)) {
+            if self.tables[at].table == *table {
+                return Ok(at);
+            }
+            self.seal(at, SealReason::Schema, out)?;
+        }
+        self.tables.push_back(Pending {
+            table: Arc::clone(table),
+            parts: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            since: now,
+            capability: capability.clone(),
+        });
+        Ok(self.tables.len() - 1)
     }
 
     /// Seals what has waited long enough at `now`.
@@ -200,7 +217,7 @@ mod tests {
         batcher.push(rows(&a, &[1, 1]), 10, start, &mut out).unwrap();
         batcher.push(rows(&b, &[1]), 10, start, &mut out).unwrap();
         batcher.push(rows(&a, &[2, 3, 3]), 20, start, &mut out).unwrap();
-        // Five rows of `a`: cut before the last transaction, the rest keeps the earliest capability.
+        // Four rows of `a` fill a batch: cut before the last transaction, the rest keeps the earliest capability.
         assert_eq!(shape(&out), [("a".into(), vec![1, 1, 2], 10, Some(SealReason::Rows))]);
         out.clear();
         batcher.seal_aged(start + Duration::from_millis(999), &mut out).unwrap();
@@ -226,6 +243,8 @@ mod tests {
         let mut batcher = Batcher::new(Limits { rows: 4, bytes: 1 << 20, age: Duration::from_secs(1) });
         let mut out = Vec::new();
         batcher.push(rows(&a, &[1, 2, 2, 2, 2]), 1, Instant::now(), &mut out).unwrap();
-        assert_eq!(shape(&out), [("a".into(), vec![1, 2, 2, 2, 2], 1, Some(SealReason::Rows))]);
+        assert_eq!(shape(&out), [("a".into(), vec![1, 2, 2, 2], 1, Some(SealReason::Rows))]);
+        batcher.seal_all(SealReason::End, &mut out).unwrap();
+        assert_eq!(shape(&out)[1..], [("a".into(), vec![2], 1, Some(SealReason::End))]);
     }
 }

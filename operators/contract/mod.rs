@@ -20,6 +20,7 @@ mod schema;
 mod settings;
 mod sink;
 mod source;
+mod spelling;
 mod state;
 mod status;
 mod wire;
@@ -36,5 +37,6 @@ pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, TableId, TableSche
 pub use settings::{ByteSize, CFG_SECRET, Period, Secret, SecretString, TablePattern, TableSelection};
 pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySettings, Sink, Writer, WriterContext};
 pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};
+pub use spelling::double_holds;
 pub use state::{MemoryState, StateKey, StateStore};
 pub use status::{Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};

@@ -11,9 +11,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// The state file cannot be opened.
-pub const STATE_OPEN: Code = Code::new("RUN0010", Exit::Environment);
+pub(crate) const STATE_OPEN: Code = Code::new("RUN0010", Exit::Environment);
 /// The state file cannot be read or written.
-pub const STATE_IO: Code = Code::new("RUN0011", Exit::Failure);
+pub(crate) const STATE_IO: Code = Code::new("RUN0011", Exit::Failure);
 
 /// The newest layout of the file, in `PRAGMA user_version`.
 const VERSION: i64 = 1;

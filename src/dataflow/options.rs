@@ -1,34 +1,34 @@
-//! How a pipeline is run.
+//! What `run` is told beside the graph.
 
-use etl_stream_operators::contract::Lsn;
+use crate::Lsn;
+use std::str::FromStr;
 use std::time::Duration;
 
-/// Where a run ends by itself.
+/// When a run ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// When everything up to each source's position at start is durable in every sink.
+    /// When everything up to each source's position at the start is durable in every sink.
     CaughtUp,
     /// When everything up to this position is.
     Lsn(Lsn),
 }
 
-/// Options of `etl-stream run`.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    /// Where to end; `None`: on a signal.
-    pub until: Option<Until>,
-    /// Workers; `None`: the pipeline file's.
-    pub workers: Option<usize>,
-    /// How long a drain may take.
-    pub shutdown_timeout: Duration,
-    /// Where to serve health and metrics; `None`: the pipeline file's.
-    pub listen: Option<String>,
-    /// Show a progress display on the terminal.
-    pub progress: bool,
+impl FromStr for Until {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "caught-up" => Ok(Self::CaughtUp),
+            text => text.parse().map(Self::Lsn).map_err(|_| "write caught-up, or a log sequence number such as 16/B374D848".into()),
+        }
+    }
 }
 
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self { until: None, workers: None, shutdown_timeout: Duration::from_secs(30), listen: None, progress: false }
-    }
+/// What a run is told beside the graph.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// When it ends by itself; `None`: never.
+    pub until: Option<Until>,
+    /// How long a shutdown may take to seal, commit and confirm.
+    pub shutdown_timeout: Duration,
 }

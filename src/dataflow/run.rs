@@ -8,12 +8,13 @@ use super::sink::deliveries;
 use super::source::SourceEnd;
 use super::supervise::{SourceTask, Supervisor, WriterTask};
 use super::workers::Workers;
+use crate::Kind;
 use crate::checkpoint::SqliteState;
-use crate::graph::{Graph, Kind, Node};
+use crate::graph::{Graph, Node};
 use crate::server::Server;
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
-    BuildContext, Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
+    Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
 };
 use futures::future::try_join_all;
 use std::collections::BTreeMap;
@@ -76,18 +77,13 @@ impl Started {
 /// # Errors
 /// When the state, a secret, a sink or the workers do not come up. Nothing has been read then.
 pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedError> {
-    let workers = options.workers.unwrap_or(graph.engine.workers).max(1);
-    let state: Arc<dyn StateStore> = Arc::new(SqliteState::open(&graph.state_path())?);
+    let workers = graph.engine.workers.max(1);
+    let state: Arc<dyn StateStore> = Arc::new(SqliteState::open(&graph.state)?);
     let status = Arc::new(PipelineStatus::default());
     let (failures, failed) = Failures::new();
     let (stop, stopped) = watch::channel(false);
     let process_credit = Arc::new(Semaphore::new(graph.engine.credit.0 as usize));
 
-    let context = |node: &Node| BuildContext {
-        pipeline: Arc::clone(&graph.pipeline),
-        node: Arc::clone(&node.name),
-        folder: Arc::clone(&graph.folder),
-    };
     let writer_context = |sink: &Node, source: &Node, worker: usize| WriterContext {
         pipeline: Arc::clone(&graph.pipeline),
         sink: Arc::clone(&sink.name),
@@ -99,14 +95,15 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
     };
 
     let mut sinks: BTreeMap<usize, Arc<dyn Sink>> = BTreeMap::new();
-    for (index, node) in graph.nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Sink) {
-        sinks.insert(index, node.parsed.sink(&context(node))?);
+    for index in graph.sinks() {
+        let node = &graph.nodes[index];
+        sinks.insert(index, node.parsed.sink(&graph.context(node))?);
     }
     let sources: Vec<usize> =
         graph.nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Source).map(|(index, _)| index).collect();
     let mut built = Vec::new();
     for source in &sources {
-        built.push(graph.nodes[*source].parsed.source(&context(&graph.nodes[*source]))?);
+        built.push(graph.nodes[*source].parsed.source(&graph.context(&graph.nodes[*source]))?);
     }
 
     let mut plans = Vec::new();
@@ -133,7 +130,7 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
             let reached = &graph.nodes[index];
             let inputs = reached.inputs.iter().map(|input| (input.node, input.output)).collect();
             if reached.kind == Kind::Operator {
-                let instances = instances(workers, || reached.parsed.operator(&context(reached)))?;
+                let instances = instances(workers, || reached.parsed.operator(&graph.context(reached)))?;
                 plan.operators.insert(
                     index,
                     OperatorPlan { name: Arc::clone(&reached.name), inputs, outputs: reached.outputs.len().max(1), instances },
@@ -167,7 +164,7 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
         tasks.push(SourceTask { name: Arc::clone(&node.name), source, context, durable: durable_now });
     }
 
-    let server = Server::start(options.listen.as_deref().or(graph.server.listen.as_deref()), &graph.pipeline, Arc::clone(&status)).await?;
+    let server = Server::start(graph.server.map(|server| server.listen), &graph.pipeline, Arc::clone(&status)).await?;
     let first_source = &graph.nodes[*sources.first().expect("a checked graph has a source")];
     try_join_all(sinks.iter().map(|(index, sink)| {
         let context = writer_context(&graph.nodes[*index], first_source, 0);

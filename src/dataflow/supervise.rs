@@ -93,7 +93,7 @@ impl Supervisor {
                 Ended { node: sink, result, early }
             });
         }
-        let progress = Progress::new(status, options.progress);
+        let progress = Progress::new(status);
         Self { workers, failed, stop, tasks, caught_up, server, progress, options }
     }
 
@@ -108,7 +108,6 @@ impl Supervisor {
         let workers = self.workers;
         let _ = tokio::task::spawn_blocking(move || workers.join()).await;
         while self.tasks.join_next().await.is_some() {}
-        self.progress.finish();
         if let Some(server) = self.server {
             server.stop();
         }
@@ -125,7 +124,7 @@ impl Supervisor {
         // Only a drain that somebody asked for has one: `--until` waits for the work it was given.
         let mut deadline: Option<Instant> = None;
         let waits_for_end = !self.caught_up.is_empty();
-        let mut tick = tokio::time::interval(self.progress.interval());
+        let mut tick = tokio::time::interval_at(Instant::now() + Progress::INTERVAL, Progress::INTERVAL);
         loop {
             tokio::select! {
                 Some((node, error)) = self.failed.recv() => {

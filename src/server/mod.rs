@@ -5,6 +5,7 @@
 
 mod metrics;
 
+use crate::config::ServerSettings;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -12,11 +13,12 @@ use axum::routing::get;
 use axum::{Json, Router};
 use etl_stream_operators::contract::{Code, CodedError, Exit, Phase, PipelineStatus};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tracing::info;
+use tracing::{info, warn};
 
 /// The address cannot be listened on.
 pub const RUN_LISTEN: Code = Code::new("RUN0006", Exit::Environment);
@@ -34,19 +36,26 @@ struct Served {
 }
 
 impl Server {
-    /// Starts to listen; `None` for no address.
+    /// Starts to listen; `None` for no address. The default address is done without when another has it.
     ///
     /// # Errors
-    /// `RUN0006` when the address cannot be listened on.
-    pub async fn start(listen: Option<&str>, pipeline: &Arc<str>, status: Arc<PipelineStatus>) -> Result<Option<Self>, CodedError> {
+    /// `RUN0006` when an address of the user's cannot be listened on.
+    pub async fn start(listen: Option<SocketAddr>, pipeline: &Arc<str>, status: Arc<PipelineStatus>) -> Result<Option<Self>, CodedError> {
         let metrics = metrics::Page::install(pipeline);
         let Some(address) = listen else { return Ok(None) };
-        let listener = TcpListener::bind(address).await.map_err(|e| {
+        let bound = TcpListener::bind(address).await;
+        if let Err(error) = &bound
+            && address == ServerSettings::default().listen
+        {
+            warn!(%address, %error, "running without health, metrics and status; `server:` in the pipeline file sets another address");
+            return Ok(None);
+        }
+        let listener = bound.map_err(|e| {
             CodedError::definite(RUN_LISTEN, format!("the server did not listen on {address}"))
                 .caused_by(e)
                 .hint("set `server: { listen: \"127.0.0.1:PORT\" }` to a free port, or `server: none`")
         })?;
-        info!(address = %listener.local_addr().map_or_else(|_| address.to_owned(), |a| a.to_string()), "listening for health, metrics and status");
+        info!(address = %listener.local_addr().map_or_else(|_| address.to_string(), |a| a.to_string()), "listening for health, metrics and status");
         let served = Served { pipeline: Arc::clone(pipeline), status, metrics };
         let router = Router::new()
             .route("/health", get(|| async { "ok\n" }))
@@ -59,7 +68,7 @@ impl Server {
         let task = tokio::spawn(async move {
             // The listener lives as long as the process: an error here ends serving, never the pipeline.
             if let Err(error) = axum::serve(listener, router).await {
-                tracing::warn!(%error, "the health and metrics server ended");
+                warn!(%error, "the health and metrics server ended");
             }
         });
         Ok(Some(Self { task }))

@@ -1,3 +1,4 @@
-//! What the process says of itself: logs and progress.
+//! What the process says about itself: logs, and how far a run is.
 
+pub mod logging;
 pub(crate) mod progress;
