@@ -1,1 +1,35 @@
-//! The etl-stream engine.
+//! etl-stream: PostgreSQL changes into Snowflake, exactly once, as a timely dataflow made from a file.
+//!
+//! ```text
+//! pipeline.yaml ──config──> graph ──dataflow──> running pipeline
+//!                             └──cli──> validate, graph, describe, generate …
+//! ```
+//! A binary with operators of your own is this:
+//!
+//! ```no_run
+//! use etl_stream::Registry;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     etl_stream::cli::main(Registry::builtin()) // .operator::<MyOperator>()
+//! }
+//! ```
+
+pub use etl_stream_operators::contract::*;
+
+pub mod config;
+
+pub mod graph;
+
+pub mod checkpoint;
+
+pub mod dataflow;
+
+pub mod server;
+
+pub mod cli;
+
+pub mod demo;
+
+pub mod exit;
+
+pub mod telemetry;

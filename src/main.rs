@@ -1,2 +1,11 @@
 //! The etl-stream binary.
-fn main() {}
+
+use etl_stream::Registry;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    etl_stream::cli::main(Registry::builtin())
+}

@@ -104,8 +104,10 @@ impl ColumnType {
         }
     }
 
-    /// Whether `COPY … (FORMAT binary)` carries it in its type's own binary form. A snapshot selects any
-    /// other column as `::text`, so that its field is the text's bytes.
+    /// Whether `COPY … (FORMAT binary)` carries it in its type's own binary form. A snapshot selects the
+    /// output function's text of any other column, so that its field is that text's bytes: as
+    /// `CASE WHEN num_nulls(c) = 0 THEN format('%s', c) END`, since `c::text` is another text for types
+    /// whose cast has a function of its own (`inet` gains its mask).
     #[must_use]
     pub fn has_binary_form(&self) -> bool {
         match self {

@@ -12,7 +12,8 @@
 
 use super::{CodedError, PipelineStatus, RawItem, SourceStatus, StateStore, Ts};
 use async_trait::async_trait;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 /// Items, and how far they reach.
@@ -50,26 +51,69 @@ pub struct Durable {
     pub finished: bool,
 }
 
+/// Says that a source is waiting for credit, so that batches are sealed early instead of waiting for
+/// rows that cannot come.
+#[derive(Default)]
+pub struct Pressure {
+    starved: AtomicBool,
+    wake: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl Pressure {
+    /// Whether a source is waiting for credit now.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
+    }
+
+    /// Has `wake` called whenever a source starts to wait.
+    pub fn on_starved(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(wake));
+    }
+
+    fn starve(&self) {
+        self.starved.store(true, Ordering::Release);
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|wake| wake());
+    }
+}
+
+impl std::fmt::Debug for Pressure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pressure({})", self.is_starved())
+    }
+}
+
 /// Bytes that may be in flight between the socket and the sinks.
 #[derive(Clone, Debug)]
 pub struct Credits {
     source: Arc<Semaphore>,
     process: Arc<Semaphore>,
+    pressure: Arc<Pressure>,
 }
 
 impl Credits {
     /// Credit of a source within the process's.
     #[must_use]
     pub fn new(source_bytes: usize, process: Arc<Semaphore>) -> Self {
-        Self { source: Arc::new(Semaphore::new(source_bytes)), process }
+        Self { source: Arc::new(Semaphore::new(source_bytes)), process, pressure: Arc::default() }
     }
 
-    /// Waits for `bytes` of credit. Give them to a [`Chunk`], or back.
+    /// Waits for `bytes` of credit. Give them to a [`Chunk`], or back. Cancel-safe: a wait that is
+    /// dropped takes nothing.
     pub async fn take(&self, bytes: u32) {
-        for pool in [&self.source, &self.process] {
-            if let Ok(permit) = pool.acquire_many(bytes).await {
-                permit.forget();
+        let permits = match (self.source.try_acquire_many(bytes), self.process.try_acquire_many(bytes)) {
+            (Ok(source), Ok(process)) => [source, process],
+            partial => {
+                drop(partial);
+                self.pressure.starve();
+                let Ok(source) = self.source.acquire_many(bytes).await else { return };
+                let Ok(process) = self.process.acquire_many(bytes).await else { return };
+                self.pressure.starved.store(false, Ordering::Release);
+                [source, process]
             }
+        };
+        for permit in permits {
+            permit.forget();
         }
     }
 
@@ -83,6 +127,12 @@ impl Credits {
     #[must_use]
     pub fn left(&self) -> usize {
         self.source.available_permits().min(self.process.available_permits())
+    }
+
+    /// Whether the source waits for credit.
+    #[must_use]
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.pressure
     }
 }
 

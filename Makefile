@@ -1,0 +1,44 @@
+# make demo   the main job, on embedded defaults
+# make test   everything that must hold
+
+CARGO ?= cargo
+LOCAL_SNOWFLAKE := operators/testing/local_snowflake/run
+
+.PHONY: demo test test-matrix lint local-snowflake postgres tools clean-state
+
+demo: postgres
+	$(LOCAL_SNOWFLAKE) --setup-only
+	$(CARGO) build --release --locked
+	target/release/etl-stream demo
+
+test: postgres
+	$(LOCAL_SNOWFLAKE) --setup-only
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v cargo-nextest >/dev/null; then \
+		$(CARGO) nextest run --workspace --locked --no-fail-fast; \
+	else \
+		$(CARGO) test --workspace --locked --no-fail-fast; \
+	fi
+	$(CARGO) test --workspace --doc --locked
+	operators/testing/local_snowflake/test
+
+# The PostgreSQL suite on every server version found or installed here.
+test-matrix: postgres
+	operators/testing/install_postgres 16 17 18
+	@for bin in /usr/lib/postgresql/*/bin target/postgres/*/bin; do \
+		[ -x $$bin/postgres ] || continue; \
+		echo "== $$($$bin/postgres --version)"; \
+		ETL_STREAM_PG_BIN=$$(realpath $$bin) $(CARGO) nextest run --workspace --locked -E 'test(postgres) + binary(end_to_end)' || exit 1; \
+	done
+
+# A local Snowflake that keeps running: SQL and Snowpipe Streaming on port 8950.
+local-snowflake:
+	$(LOCAL_SNOWFLAKE) --port 8950
+
+postgres:
+	operators/testing/install_postgres
+
+lint:
+	$(CARGO) deny check licenses bans sources
+	$(CARGO) machete

@@ -1,0 +1,250 @@
+//! The rows that wait, table by table. See the stage's page for the guarantees.
+
+use super::{Limits, SealReason};
+use crate::contract::{Item, RowBatch, TableSchema};
+use arrow::error::ArrowError;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A sealed batch or a mark, and the capability of its earliest row.
+#[derive(Debug)]
+pub struct Sealed<C> {
+    /// What is sealed.
+    pub item: Item,
+    /// The earliest capability among its rows.
+    pub capability: C,
+    /// Why; `None` for a mark.
+    pub reason: Option<SealReason>,
+}
+
+struct Pending<C> {
+    table: Arc<TableSchema>,
+    parts: Vec<RowBatch>,
+    rows: usize,
+    bytes: usize,
+    since: Instant,
+    capability: C,
+}
+
+impl<C> Pending<C> {
+    fn add(&mut self, batch: RowBatch) {
+        self.rows += batch.len();
+        self.bytes += batch.bytes();
+        self.parts.push(batch);
+    }
+}
+
+/// Gathers rows and seals batches. `C` is what keeps the frontier behind them: a timely capability.
+pub struct Batcher<C> {
+    limits: Limits,
+    /// In the order of their oldest row, so that age is looked at from the front.
+    tables: VecDeque<Pending<C>>,
+}
+
+impl<C: Clone> Batcher<C> {
+    /// A batcher with nothing in it.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, tables: VecDeque::new() }
+    }
+
+    /// When the oldest row will have waited long enough.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.tables.front().map(|oldest| oldest.since + self.limits.age)
+    }
+
+    /// Takes an item that came at `now` under `capability`; gives out what that seals.
+    ///
+    /// # Errors
+    /// When rows of one schema cannot be joined: their arrays differ in type.
+    pub fn push(&mut self, item: Item, capability: C, now: Instant, out: &mut Vec<Sealed<C>>) -> Result<(), ArrowError> {
+        let batch = match item {
+            Item::Rows(batch) => batch,
+            Item::Mark(mark) => {
+                let table = Arc::clone(mark.table());
+                self.seal_where(|p| same_table(&p.table, &table), SealReason::Mark, out)?;
+                out.push(Sealed { item: Item::Mark(mark), capability, reason: None });
+                return Ok(());
+            }
+        };
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let at = self.place(&rest.table, &capability, now, out)?;
+            let pending = &mut self.tables[at];
+            // At most the limit in a batch: what does not fit starts the next one.
+            let fits = rest.len().min(self.limits.rows - pending.rows);
+            pending.add(rest.slice(0, fits));
+            rest = rest.slice(fits, rest.len() - fits);
+            if pending.rows >= self.limits.rows {
+                self.seal(at, SealReason::Rows, out)?;
+            } else if pending.bytes >= self.limits.bytes {
+                self.seal(at, SealReason::Bytes, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the rows of a table wait; rows of another schema of it are sealed first.
+    fn place(&mut self, table: &Arc<TableSchema>, capability: &C, now: Instant, out: &mut Vec<Sealed<C>>) -> Result<usize, ArrowError> {
+        if let Some(at) = self.tables.iter().position(|p| same_table(&p.table, table)) {
+            if self.tables[at].table == *table {
+                return Ok(at);
+            }
+            self.seal(at, SealReason::Schema, out)?;
+        }
+        self.tables.push_back(Pending {
+            table: Arc::clone(table),
+            parts: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            since: now,
+            capability: capability.clone(),
+        });
+        Ok(self.tables.len() - 1)
+    }
+
+    /// Seals what has waited long enough at `now`.
+    ///
+    /// # Errors
+    /// As [`Batcher::push`].
+    pub fn seal_aged(&mut self, now: Instant, out: &mut Vec<Sealed<C>>) -> Result<(), ArrowError> {
+        while self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.seal(0, SealReason::Age, out)?;
+        }
+        Ok(())
+    }
+
+    /// Seals everything.
+    ///
+    /// # Errors
+    /// As [`Batcher::push`].
+    pub fn seal_all(&mut self, reason: SealReason, out: &mut Vec<Sealed<C>>) -> Result<(), ArrowError> {
+        self.seal_where(|_| true, reason, out)
+    }
+
+    fn seal_where(&mut self, fits: impl Fn(&Pending<C>) -> bool, reason: SealReason, out: &mut Vec<Sealed<C>>) -> Result<(), ArrowError> {
+        while let Some(at) = self.tables.iter().position(&fits) {
+            self.seal(at, reason, out)?;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, at: usize, reason: SealReason, out: &mut Vec<Sealed<C>>) -> Result<(), ArrowError> {
+        let Some(pending) = self.tables.remove(at) else { return Ok(()) };
+        let batch = RowBatch::concat(&pending.parts)?;
+        // A limit that fell inside a transaction is moved back to its start, as long as half of the rows
+        // stay: a reader of one batch then sees whole transactions.
+        if matches!(reason, SealReason::Rows | SealReason::Bytes)
+            && let Some(cut) = transaction_start(&batch)
+            && cut * 2 >= batch.len()
+        {
+            let rest = batch.slice(cut, batch.len() - cut);
+            let kept = Pending {
+                table: pending.table,
+                rows: rest.len(),
+                bytes: rest.bytes(),
+                parts: vec![rest],
+                since: pending.since,
+                capability: pending.capability.clone(),
+            };
+            // Its capability is earlier than its rows: late, never wrong.
+            self.tables.insert(at, kept);
+            let item = Item::Rows(batch.slice(0, cut));
+            out.push(Sealed { item, capability: pending.capability, reason: Some(reason) });
+            return Ok(());
+        }
+        out.push(Sealed { item: Item::Rows(batch), capability: pending.capability, reason: Some(reason) });
+        Ok(())
+    }
+}
+
+fn same_table(a: &Arc<TableSchema>, b: &Arc<TableSchema>) -> bool {
+    Arc::ptr_eq(a, b) || (a.id == b.id && a.name == b.name && a.schema == b.schema && a.source == b.source)
+}
+
+/// Where the last row's transaction starts in the batch, if not at its start.
+fn transaction_start(batch: &RowBatch) -> Option<usize> {
+    let last = *batch.commit_lsn.last()?;
+    let start = batch.commit_lsn.partition_point(|lsn| *lsn < last);
+    (start > 0).then_some(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Column, ColumnType, Mark, PgType, ReplicaIdentity};
+    use arrow::array::Int32Array;
+    use std::time::Duration;
+
+    fn table(name: &str, column: &str) -> Arc<TableSchema> {
+        let pg_type = PgType { oid: 23, modifier: -1, name: "integer".into() };
+        let column = Column { name: column.into(), ty: ColumnType::Int4, pg_type, nullable: true, key: Some(0), missing: None };
+        Arc::new(TableSchema {
+            source: "s".into(),
+            id: name.len() as u32,
+            schema: "public".into(),
+            name: name.into(),
+            columns: vec![column],
+            identity: ReplicaIdentity::Default,
+        })
+    }
+
+    /// One row for each commit LSN.
+    fn rows(table: &Arc<TableSchema>, commits: &[u64]) -> Item {
+        Item::Rows(RowBatch {
+            columns: vec![Arc::new(Int32Array::from_iter_values(0..commits.len() as i32))],
+            ops: commits.iter().map(|_| b'i').collect(),
+            commit_lsn: commits.to_vec().into(),
+            ordinal: (0..commits.len() as u64).collect(),
+            commit_time: commits.iter().map(|_| 0).collect(),
+            ..RowBatch::empty(Arc::clone(table))
+        })
+    }
+
+    fn shape(sealed: &[Sealed<u32>]) -> Vec<(String, Vec<u64>, u32, Option<SealReason>)> {
+        let commits = |item: &Item| if let Item::Rows(batch) = item { batch.commit_lsn.to_vec() } else { Vec::new() };
+        sealed.iter().map(|s| (s.item.table().name.to_string(), commits(&s.item), s.capability, s.reason)).collect()
+    }
+
+    #[test]
+    fn seals_by_each_reason() {
+        let (a, b) = (table("a", "x"), table("bb", "x"));
+        let start = Instant::now();
+        let mut batcher = Batcher::new(Limits { rows: 4, bytes: 1 << 20, age: Duration::from_secs(1) });
+        let mut out = Vec::new();
+        batcher.push(rows(&a, &[1, 1]), 10, start, &mut out).unwrap();
+        batcher.push(rows(&b, &[1]), 10, start, &mut out).unwrap();
+        batcher.push(rows(&a, &[2, 3, 3]), 20, start, &mut out).unwrap();
+        // Four rows of `a` fill a batch: cut before the last transaction, the rest keeps the earliest capability.
+        assert_eq!(shape(&out), [("a".into(), vec![1, 1, 2], 10, Some(SealReason::Rows))]);
+        out.clear();
+        batcher.seal_aged(start + Duration::from_millis(999), &mut out).unwrap();
+        assert!(out.is_empty());
+        batcher.push(Item::Mark(Mark::Schema { table: Arc::clone(&a) }), 30, start, &mut out).unwrap();
+        assert_eq!(shape(&out), [("a".into(), vec![3, 3], 10, Some(SealReason::Mark)), ("a".into(), vec![], 30, None)]);
+        out.clear();
+        batcher.push(rows(&table("a", "renamed"), &[4]), 40, start + Duration::from_secs(1), &mut out).unwrap();
+        batcher.seal_aged(start + Duration::from_secs(1), &mut out).unwrap();
+        assert_eq!(shape(&out), [("bb".into(), vec![1], 10, Some(SealReason::Age))]);
+        out.clear();
+        batcher.push(rows(&a, &[5]), 50, start, &mut out).unwrap();
+        assert_eq!(shape(&out), [("a".into(), vec![4], 40, Some(SealReason::Schema))]);
+        out.clear();
+        batcher.seal_all(SealReason::End, &mut out).unwrap();
+        assert_eq!(shape(&out), [("a".into(), vec![5], 50, Some(SealReason::End))]);
+        assert_eq!(batcher.deadline(), None);
+    }
+
+    #[test]
+    fn a_transaction_larger_than_the_limit_is_cut_anywhere() {
+        let a = table("a", "x");
+        let mut batcher = Batcher::new(Limits { rows: 4, bytes: 1 << 20, age: Duration::from_secs(1) });
+        let mut out = Vec::new();
+        batcher.push(rows(&a, &[1, 2, 2, 2, 2]), 1, Instant::now(), &mut out).unwrap();
+        assert_eq!(shape(&out), [("a".into(), vec![1, 2, 2, 2], 1, Some(SealReason::Rows))]);
+        batcher.seal_all(SealReason::End, &mut out).unwrap();
+        assert_eq!(shape(&out)[1..], [("a".into(), vec![2], 1, Some(SealReason::End))]);
+    }
+}

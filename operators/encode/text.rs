@@ -1,0 +1,165 @@
+//! Columns of bytes of any length: text kinds, and whatever is spelled as text; JSON; `bytea`.
+//!
+//! Text is copied as it came; the binary form of types that have one is spelled as the type's output function
+//! does. Each run is checked to be UTF-8 where it is not plain ASCII, so that finishing cannot fail.
+
+use super::output::output;
+use super::read::Malformed;
+use super::run::Run;
+use super::{bytea, json};
+use crate::contract::ColumnType;
+use crate::decode::Field;
+use arrow::array::{ArrayRef, BinaryArray, NullBufferBuilder, StringArray};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use std::sync::Arc;
+
+/// Values of any length, one after another.
+pub(super) struct Bytes {
+    pub(super) values: Vec<u8>,
+    offsets: Vec<i32>,
+    validity: NullBufferBuilder,
+}
+
+impl Bytes {
+    pub(super) fn new() -> Self {
+        Self { values: Vec::new(), offsets: vec![0], validity: NullBufferBuilder::new(0) }
+    }
+
+    /// Makes room for more values like those there are, of at most `most` bytes.
+    pub(super) fn reserve(&mut self, rows: usize, most: usize) {
+        self.offsets.reserve(rows);
+        let had = self.offsets.len() - 1;
+        if had > 0 {
+            // a sixteenth more than the average, so that the last rows seldom double the buffer
+            let likely = (self.values.len() / had).saturating_add(1).saturating_mul(rows + rows / 16);
+            self.values.reserve(likely.min(most));
+        }
+    }
+
+    /// Ends a value: what was appended to `values` since the last.
+    #[inline]
+    pub(super) fn end_value(&mut self) {
+        // a length beyond i32 wraps here and is refused when the run ends
+        self.offsets.push(self.values.len() as i32);
+        self.validity.append_non_null();
+    }
+
+    #[inline]
+    pub(super) fn null(&mut self) {
+        self.offsets.push(self.values.len() as i32);
+        self.validity.append_null();
+    }
+
+    /// How much there is before a run: its bytes and its values.
+    pub(super) fn mark(&self) -> (usize, usize) {
+        (self.values.len(), self.offsets.len())
+    }
+
+    /// Refuses a run that passed 2 GiB.
+    pub(super) fn check_size(&self) -> Result<(), Malformed> {
+        if i32::try_from(self.values.len()).is_ok() { Ok(()) } else { Err(Malformed::TooLarge) }
+    }
+
+    /// Refuses a run with a value that is not UTF-8.
+    pub(super) fn check_text(&self, (bytes, values): (usize, usize)) -> Result<(), Malformed> {
+        self.check_size()?;
+        let run = self.values.get(bytes..).unwrap_or_default();
+        if run.is_ascii() {
+            return Ok(());
+        }
+        let run = std::str::from_utf8(run).map_err(|_| Malformed::NotUtf8)?;
+        // two values must not share a character
+        let whole = self.offsets.get(values..).unwrap_or_default().iter().all(|end| run.is_char_boundary(*end as usize - bytes));
+        if whole { Ok(()) } else { Err(Malformed::NotUtf8) }
+    }
+
+    fn parts(&mut self) -> (OffsetBuffer<i32>, Vec<u8>, Option<arrow::buffer::NullBuffer>) {
+        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        (OffsetBuffer::new(ScalarBuffer::from(offsets)), std::mem::take(&mut self.values), self.validity.finish())
+    }
+
+    pub(super) fn finish_text(&mut self) -> ArrayRef {
+        let (offsets, values, nulls) = self.parts();
+        Arc::new(StringArray::try_new(offsets, values.into(), nulls).expect("each run was checked to be UTF-8"))
+    }
+
+    fn finish_binary(&mut self) -> ArrayRef {
+        let (offsets, values, nulls) = self.parts();
+        Arc::new(BinaryArray::new(offsets, values.into(), nulls))
+    }
+}
+
+/// A column of text.
+pub(super) struct TextColumn {
+    ty: ColumnType,
+    bytes: Bytes,
+}
+
+impl TextColumn {
+    pub(super) fn new(ty: &ColumnType) -> Self {
+        Self { ty: ty.clone(), bytes: Bytes::new() }
+    }
+
+    pub(super) fn reserve(&mut self, rows: usize, most: usize) {
+        self.bytes.reserve(rows, most);
+    }
+
+    pub(super) fn append(&mut self, run: &Run<'_>, column: usize) -> Result<(), Malformed> {
+        let mark = self.bytes.mark();
+        for field in run.column(column) {
+            match field {
+                Field::Text(text) => {
+                    self.bytes.values.extend_from_slice(text);
+                    self.bytes.end_value();
+                }
+                Field::Binary(binary) => {
+                    output(&self.ty, binary, &mut self.bytes.values)?;
+                    self.bytes.end_value();
+                }
+                Field::Null | Field::Unchanged => self.bytes.null(),
+            }
+        }
+        if self.ty == ColumnType::Json {
+            json::to_one_line(self.bytes.values.get_mut(mark.0..).unwrap_or_default());
+        }
+        self.bytes.check_text(mark)
+    }
+
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        self.bytes.finish_text()
+    }
+}
+
+/// A column of `bytea`.
+pub(super) struct ByteaColumn(Bytes);
+
+impl ByteaColumn {
+    pub(super) fn new() -> Self {
+        Self(Bytes::new())
+    }
+
+    pub(super) fn reserve(&mut self, rows: usize, most: usize) {
+        self.0.reserve(rows, most);
+    }
+
+    pub(super) fn append(&mut self, run: &Run<'_>, column: usize) -> Result<(), Malformed> {
+        for field in run.column(column) {
+            match field {
+                Field::Text(text) => {
+                    bytea::text(text, &mut self.0.values)?;
+                    self.0.end_value();
+                }
+                Field::Binary(binary) => {
+                    self.0.values.extend_from_slice(binary);
+                    self.0.end_value();
+                }
+                Field::Null | Field::Unchanged => self.0.null(),
+            }
+        }
+        self.0.check_size()
+    }
+
+    pub(super) fn finish(&mut self) -> ArrayRef {
+        self.0.finish_binary()
+    }
+}

@@ -1,0 +1,366 @@
+//! From frames to chunks: rows grouped by table, with their order, and how far the chunk reaches.
+//!
+//! ```text
+//! Frame, Frame, … of one read ──> Assembler ──> items + upper + what may be confirmed when it is durable
+//! ```
+//! # Order
+//! Change number n of a transaction has the ordinal 2n; 2n + 1 is left for the new key of a changed key.
+//! Every change counts, selected or not, and a truncate once for each relation, so that a row has the
+//! same token on every replay.
+//!
+//! # Guarantees
+//! What was sent in this process is not sent again after a reconnect: rows before `upper` are skipped.
+//! A row follows the schema it was written under; a schema that differs from the table's last is announced
+//! by a mark before its first row.
+//!
+//! Hot path: rows of a run of one table cost no look-up; bytes are shared; what is allocated is by chunk and table.
+
+use super::codes;
+use super::frame::{DATA_HEADER, Frame, FrameError, Relations};
+use crate::contract::{CodedError, Commit, Format, Item, Lsn, Mark, RawItem, RawRow, RawRows, TableSchema, Token, Ts};
+use bytes::Bytes;
+use hashbrown::HashMap;
+use std::sync::Arc;
+
+/// The stream does not follow the protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StreamError {
+    /// A message that is not one.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A change outside of a transaction.
+    #[error("a {0} came outside of a transaction")]
+    Outside(&'static str),
+    /// A transaction within another.
+    #[error("a transaction began inside another")]
+    Nested,
+    /// A commit of another transaction.
+    #[error("a commit of {got} ended the transaction of {open}")]
+    OtherCommit {
+        /// The open transaction's.
+        open: Lsn,
+        /// The commit's.
+        got: Lsn,
+    },
+    /// A row of a relation that was not described.
+    #[error("a row of relation {0} came before its description")]
+    Relation(u32),
+}
+
+impl From<StreamError> for CodedError {
+    fn from(error: StreamError) -> Self {
+        Self::definite(codes::STREAM, format!("reading the replication stream: {error}"))
+            .hint("this is a defect of etl-stream or of what stands between it and the server; please report it")
+    }
+}
+
+/// A relation of this session.
+struct Relation {
+    /// Nothing: not selected.
+    table: Option<Arc<TableSchema>>,
+    /// Its rows in the chunk being made: the chunk's number and the item's index.
+    group: (u64, usize),
+}
+
+/// An open transaction.
+struct Transaction {
+    commit: Commit,
+    changes: u64,
+}
+
+/// What a read became.
+#[derive(Debug, Default)]
+pub(super) struct Assembled {
+    /// Items, in order.
+    pub items: Vec<RawItem>,
+    /// Every later item has a time at or after this one.
+    pub upper: Ts,
+    /// When everything before the time is durable, the LSN may be confirmed.
+    pub confirm: Option<(Ts, u64)>,
+    /// Changes read.
+    pub changes: u64,
+    /// Transactions read.
+    pub transactions: u64,
+    /// Tables whose first rows in this process these are.
+    pub first: Vec<Arc<TableSchema>>,
+}
+
+/// Makes chunks of frames.
+pub(super) struct Assembler {
+    relations: HashMap<u32, Relation>,
+    announced: HashMap<u32, Arc<TableSchema>>,
+    transaction: Option<Transaction>,
+    /// Sent so far.
+    upper: Ts,
+    /// Read so far.
+    position: Ts,
+    chunk: u64,
+    /// The relation of the last row and its item.
+    last: Option<(u32, usize)>,
+    made: Assembled,
+}
+
+impl Assembler {
+    pub(super) fn new() -> Self {
+        Self {
+            relations: HashMap::new(),
+            announced: HashMap::new(),
+            transaction: None,
+            upper: Ts::default(),
+            position: Ts::default(),
+            chunk: 1,
+            last: None,
+            made: Assembled::default(),
+        }
+    }
+
+    /// Starts a session at `lsn`: the server describes relations anew and repeats what was not confirmed.
+    pub(super) fn start(&mut self, lsn: u64) {
+        self.relations.clear();
+        self.transaction = None;
+        self.last = None;
+        self.chunk += 1;
+        self.made = Assembled::default();
+        self.position = Ts::new(lsn, 0);
+    }
+
+    /// Notes that a table's rows have been sent under a schema already, by the snapshot.
+    pub(super) fn sent_as(&mut self, table: &Arc<TableSchema>) {
+        self.announced.insert(table.id, Arc::clone(table));
+    }
+
+    /// Notes how far the snapshot's chunks reached.
+    pub(super) fn reached(&mut self, upper: Ts) {
+        self.upper = self.upper.max(upper);
+    }
+
+    /// Takes a relation's schema from here on; nothing when it is not selected.
+    pub(super) fn relation(&mut self, id: u32, table: Option<Arc<TableSchema>>) {
+        self.last = None;
+        self.relations.insert(id, Relation { table, group: (0, 0) });
+    }
+
+    /// Takes a frame whose payload is at `start..end` of `bytes`. Relations and types are the caller's.
+    pub(super) fn frame(&mut self, frame: &Frame<'_>, bytes: &Bytes, start: u32, end: u32) -> Result<(), StreamError> {
+        match frame {
+            Frame::Change { relation } => {
+                let open = self.transaction.as_mut().ok_or(StreamError::Outside("row"))?;
+                let ordinal = open.changes * 2;
+                open.changes += 1;
+                self.row(*relation, ordinal, bytes, start, end)
+            }
+            Frame::Begin { commit_lsn, time } => {
+                if self.transaction.is_some() {
+                    return Err(StreamError::Nested);
+                }
+                self.transaction = Some(Transaction { commit: Commit { lsn: *commit_lsn, time: *time }, changes: 0 });
+                Ok(())
+            }
+            Frame::Commit { commit_lsn, end_lsn } => {
+                let open = self.transaction.take().ok_or(StreamError::Outside("commit"))?;
+                if open.commit.lsn != *commit_lsn {
+                    return Err(StreamError::OtherCommit { open: Lsn(open.commit.lsn), got: Lsn(*commit_lsn) });
+                }
+                self.made.changes += open.changes;
+                self.made.transactions += 1;
+                self.position = self.position.max(Ts::after(*commit_lsn));
+                self.made.confirm = Some((Ts::after(*commit_lsn), *end_lsn));
+                Ok(())
+            }
+            Frame::Truncate(relations) => self.truncate(*relations, bytes, start, end),
+            Frame::Keepalive { wal_end, .. } => {
+                // Inside a transaction the server's position says nothing about what it has still to send.
+                let reached = Ts::new(*wal_end, 0);
+                if self.transaction.is_none() && reached > self.position {
+                    self.position = reached;
+                    self.made.confirm = Some((reached, *wal_end));
+                }
+                Ok(())
+            }
+            Frame::Relation(_) | Frame::Type { .. } | Frame::Other => Ok(()),
+        }
+    }
+
+    fn truncate(&mut self, relations: Relations<'_>, bytes: &Bytes, start: u32, end: u32) -> Result<(), StreamError> {
+        for relation in relations.iter() {
+            let open = self.transaction.as_mut().ok_or(StreamError::Outside("truncate"))?;
+            let ordinal = open.changes * 2;
+            open.changes += 1;
+            self.row(relation, ordinal, bytes, start, end)?;
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, id: u32, ordinal: u64, bytes: &Bytes, start: u32, end: u32) -> Result<(), StreamError> {
+        let Some(open) = &self.transaction else { return Err(StreamError::Outside("row")) };
+        let commit = open.commit;
+        if Ts::from(Token::new(commit.lsn, ordinal)) < self.upper {
+            return Ok(());
+        }
+        let index = match self.last {
+            Some((last, index)) if last == id => index,
+            _ => match self.group(id, bytes)? {
+                Some(index) => index,
+                None => return Ok(()),
+            },
+        };
+        self.last = Some((id, index));
+        if let Some(RawItem::Raw(raw)) = self.made.items.get_mut(index) {
+            if raw.commits.last() != Some(&commit) {
+                raw.commits.push(commit);
+            }
+            let commit = (raw.commits.len() - 1) as u32;
+            raw.rows.push(RawRow { start: start.saturating_add(DATA_HEADER as u32), end, commit, ordinal });
+        }
+        Ok(())
+    }
+
+    /// The item that takes the relation's rows; nothing when it is not selected.
+    fn group(&mut self, id: u32, bytes: &Bytes) -> Result<Option<usize>, StreamError> {
+        let relation = self.relations.get_mut(&id).ok_or(StreamError::Relation(id))?;
+        let Some(table) = &relation.table else { return Ok(None) };
+        if relation.group.0 == self.chunk {
+            return Ok(Some(relation.group.1));
+        }
+        let announced = self.announced.get(&id);
+        if !announced.is_some_and(|known| Arc::ptr_eq(known, table)) {
+            if announced.is_none_or(|known| **known != **table) {
+                self.made.items.push(RawItem::Ready(Item::Mark(Mark::Schema { table: Arc::clone(table) })));
+            }
+            if announced.is_none() {
+                self.made.first.push(Arc::clone(table));
+            }
+            self.announced.insert(id, Arc::clone(table));
+        }
+        let index = self.made.items.len();
+        let rows =
+            RawRows { table: Arc::clone(table), format: Format::PgOutput, bytes: bytes.clone(), commits: Vec::new(), rows: Vec::new() };
+        self.made.items.push(RawItem::Raw(rows));
+        relation.group = (self.chunk, index);
+        Ok(Some(index))
+    }
+
+    /// Ends the chunk: what was read since the last one.
+    pub(super) fn finish(&mut self) -> Assembled {
+        if let Some(open) = &self.transaction {
+            self.position = self.position.max(Ts::new(open.commit.lsn, open.changes * 2));
+        }
+        self.upper = self.upper.max(self.position);
+        self.chunk += 1;
+        self.last = None;
+        let mut made = std::mem::take(&mut self.made);
+        made.upper = self.upper;
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::parse;
+    use super::super::frame::tests::{begin, commit, insert, keepalive, truncate};
+    use super::*;
+    use crate::contract::ReplicaIdentity;
+
+    fn table(id: u32) -> Arc<TableSchema> {
+        let name = format!("t{id}").as_str().into();
+        Arc::new(TableSchema { source: "s".into(), id, schema: "p".into(), name, columns: Vec::new(), identity: ReplicaIdentity::Full })
+    }
+
+    /// Feeds payloads as one read.
+    fn read(assembler: &mut Assembler, payloads: &[Vec<u8>]) -> Result<Assembled, StreamError> {
+        let bytes = Bytes::from(payloads.concat());
+        let mut start = 0;
+        for payload in payloads {
+            let end = start + payload.len();
+            assembler.frame(&parse(&bytes[start..end])?, &bytes, start as u32, end as u32)?;
+            start = end;
+        }
+        Ok(assembler.finish())
+    }
+
+    /// Items as text: `M` a mark, else the table with its tokens.
+    fn shape(made: &Assembled) -> Vec<String> {
+        let item = |item: &RawItem| match item {
+            RawItem::Raw(raw) => {
+                assert!(raw.rows.iter().all(|r| b"IUDT".contains(&raw.bytes[r.start as usize])));
+                let token = |r: &RawRow| format!("{:x}/{}", raw.commits[r.commit as usize].lsn, r.ordinal);
+                format!("{}:{}", raw.table.name, raw.rows.iter().map(token).collect::<Vec<_>>().join(","))
+            }
+            RawItem::Ready(item) => format!("M {}", item.table().name),
+        };
+        made.items.iter().map(item).collect()
+    }
+
+    fn session(ids: &[u32]) -> Assembler {
+        let mut assembler = Assembler::new();
+        assembler.start(1);
+        for id in ids {
+            assembler.sent_as(&table(*id));
+            assembler.relation(*id, Some(table(*id)));
+        }
+        assembler
+    }
+
+    #[test]
+    fn groups_orders_and_reaches() {
+        let mut a = session(&[1, 2]);
+        a.relation(3, None);
+        let made = read(&mut a, &[begin(16), insert(1), insert(3), insert(2), insert(1), commit(16, 20), begin(32), insert(1)]).unwrap();
+        assert_eq!(shape(&made), ["t1:10/0,10/6,20/0", "t2:10/4"]);
+        assert_eq!((made.upper, made.confirm, made.changes), (Ts::new(32, 2), Some((Ts::after(16), 20)), 4));
+        // a keepalive inside a transaction says nothing; outside it does
+        let made = read(&mut a, &[keepalive(90), truncate(&[2, 3, 1]), commit(32, 40)]).unwrap();
+        assert_eq!(shape(&made), ["t2:20/2", "t1:20/6"]);
+        assert_eq!((made.upper, made.confirm), (Ts::after(32), Some((Ts::after(32), 40))));
+        let made = read(&mut a, &[keepalive(90)]).unwrap();
+        assert_eq!((made.upper, made.confirm, made.items.len()), (Ts::new(90, 0), Some((Ts::new(90, 0), 90)), 0));
+        let made = read(&mut a, &[keepalive(50)]).unwrap();
+        assert_eq!((made.upper, made.confirm), (Ts::new(90, 0), None));
+    }
+
+    #[test]
+    fn a_session_skips_what_the_last_one_sent() {
+        let mut a = session(&[1]);
+        let first = [begin(16), insert(1), insert(1)];
+        assert_eq!(shape(&read(&mut a, &first).unwrap()), ["t1:10/0,10/2"]);
+        a.start(1);
+        a.relation(1, Some(table(1)));
+        let again = [begin(16), insert(1), insert(1), insert(1), commit(16, 20), begin(24), insert(1), commit(24, 30)];
+        assert_eq!(shape(&read(&mut a, &again).unwrap()), ["t1:10/4,18/0"]);
+        a.start(1);
+        a.relation(1, Some(table(1)));
+        let made = read(&mut a, &again).unwrap();
+        assert_eq!((shape(&made), made.upper), (vec![], Ts::after(24)));
+    }
+
+    #[test]
+    fn a_changed_schema_is_announced_before_its_rows() {
+        let mut a = session(&[1]);
+        let changed = Arc::new(TableSchema { identity: ReplicaIdentity::Default, ..(*table(1)).clone() });
+        let bytes = Bytes::from([begin(16), insert(1)].concat());
+        let (at, end) = (begin(16).len() as u32, bytes.len() as u32);
+        a.frame(&parse(&bytes[..at as usize]).unwrap(), &bytes, 0, at).unwrap();
+        let row = parse(&bytes[at as usize..]).unwrap();
+        a.frame(&row, &bytes, at, end).unwrap();
+        a.relation(1, Some(Arc::clone(&changed)));
+        a.frame(&row, &bytes, at, end).unwrap();
+        a.relation(1, Some(Arc::new((*changed).clone()))); // said again, unchanged
+        a.frame(&row, &bytes, at, end).unwrap();
+        assert_eq!(shape(&a.finish()), ["t1:10/0", "M t1", "t1:10/2", "t1:10/4"]);
+    }
+
+    #[test]
+    fn broken_order_is_an_error() {
+        for (payloads, error) in [
+            (vec![insert(1)], StreamError::Outside("row")),
+            (vec![truncate(&[1])], StreamError::Outside("truncate")),
+            (vec![commit(1, 2)], StreamError::Outside("commit")),
+            (vec![begin(16), begin(17)], StreamError::Nested),
+            (vec![begin(16), commit(17, 18)], StreamError::OtherCommit { open: Lsn(16), got: Lsn(17) }),
+            (vec![begin(16), insert(9)], StreamError::Relation(9)),
+            (vec![vec![b'w']], StreamError::Frame(FrameError::Truncated("header"))),
+        ] {
+            assert_eq!(read(&mut session(&[1]), &payloads).unwrap_err(), error);
+        }
+    }
+}

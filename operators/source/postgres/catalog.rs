@@ -1,0 +1,320 @@
+//! Tables from the catalog: which are published, and what their columns and keys are.
+//!
+//! ```text
+//! pg_publication_tables ──> Published ──> describe ──> TableSchema        before the snapshot
+//!        Relation message ─────────────> reconcile ──> TableSchema        while streaming
+//! ```
+//! # Guarantees
+//! A relation message stands for the table as it was when the row was written, the catalog for the table
+//! as it is now. The message decides which columns there are and their types; the catalog adds what the
+//! message does not say (the key under `REPLICA IDENTITY FULL`, nullability, default of old rows) where
+//! the two agree on the column.
+
+use super::config::Keys;
+use super::frame::Relation;
+use super::types::Types;
+use super::{codes, connect};
+use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, TableSchema};
+use hashbrown::HashMap;
+use std::sync::Arc;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row};
+
+/// The first version whose publications can have generated columns.
+const PUBLISHES_GENERATED: u32 = 180_000;
+
+/// A published table.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    /// `pg_class.oid`.
+    pub id: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `relreplident`.
+    pub identity: u8,
+    /// `reltuples`, 0 when never analysed.
+    pub estimated_rows: u64,
+    /// The publication's columns (PostgreSQL 15 and later).
+    pub columns: Option<Vec<String>>,
+    /// The publication's row filter (15 and later).
+    pub row_filter: Option<String>,
+    /// Whether the user may read it.
+    pub readable: bool,
+}
+
+/// Schemas that are never a user's.
+const USER_SCHEMAS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+
+/// The tables that a publication could have: ordinary and partitioned, partitions left to their root.
+pub(super) async fn candidates(client: &Client) -> Result<Vec<(String, String)>, Error> {
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND {USER_SCHEMAS}
+         ORDER BY 1, 2"
+    );
+    client.query(&sql, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// The tables that a publication has. A partitioned table is one table or its leaves, as the publication
+/// says (`publish_via_partition_root`).
+pub(super) async fn published(client: &Client, publication: &str) -> Result<Vec<Published>, Error> {
+    let sql = format!(
+        "SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident, greatest(c.reltuples, 0)::float8,
+                CASE WHEN p.facts ? 'attnames' AND p.facts->'attnames' <> 'null'
+                     THEN ARRAY(SELECT jsonb_array_elements_text(p.facts->'attnames')) END,
+                p.facts->>'rowfilter', has_table_privilege(c.oid, 'SELECT')
+         FROM (SELECT schemaname, tablename, to_jsonb(t) AS facts FROM pg_publication_tables t WHERE pubname = $1) p
+         JOIN pg_namespace n ON n.nspname = p.schemaname
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+         WHERE {USER_SCHEMAS} ORDER BY 2, 3"
+    );
+    let rows = client.query(&sql, &[&publication]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Published {
+                id: row.try_get(0)?,
+                schema: row.try_get(1)?,
+                name: row.try_get(2)?,
+                identity: row.try_get::<_, i8>(3)?.cast_unsigned(),
+                estimated_rows: row.try_get::<_, f64>(4)? as u64,
+                columns: row.try_get(5)?,
+                row_filter: row.try_get(6)?,
+                readable: row.try_get(7)?,
+            })
+        })
+        .collect()
+}
+
+/// A column of the catalog.
+struct ColumnFacts {
+    name: String,
+    type_oid: u32,
+    modifier: i32,
+    type_name: String,
+    not_null: bool,
+    generated: bool,
+    missing: Option<String>,
+}
+
+/// A table of the catalog.
+#[derive(Default)]
+struct TableFacts {
+    columns: Vec<ColumnFacts>,
+    primary_key: Option<Vec<String>>,
+    identity_index: Option<Vec<String>>,
+}
+
+async fn facts(client: &Client, ids: &[u32]) -> Result<HashMap<u32, TableFacts>, Error> {
+    let mut tables: HashMap<u32, TableFacts> = HashMap::new();
+    // attmissingval is an array of one; as text[] its element is the value's text, whatever its type.
+    // Types whose arrays are not separated by commas have no quoting that matters, so the braces go.
+    let parameters: [&(dyn ToSql + Sync); 1] = [&ids];
+    let columns = client.query(
+        "SELECT a.attrelid, a.attname::text, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                a.attgenerated <> '',
+                CASE WHEN a.atthasmissing AND t.typdelim = ',' THEN (a.attmissingval::text::text[])[1]
+                     WHEN a.atthasmissing THEN btrim(a.attmissingval::text, '{}') END
+         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+         WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum",
+        &parameters,
+    );
+    let keys = client.query(
+        "SELECT i.indrelid, i.indisprimary, i.indisreplident,
+                ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY k(attnum, place)
+                      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                      WHERE k.place <= i.indnkeyatts ORDER BY k.place)
+         FROM pg_index i WHERE i.indrelid = ANY($1::oid[]) AND (i.indisprimary OR i.indisreplident)",
+        &parameters,
+    );
+    let (columns, keys) = tokio::try_join!(columns, keys)?;
+    for row in columns {
+        tables.entry(row.try_get(0)?).or_default().columns.push(column_facts(&row)?);
+    }
+    for row in keys {
+        let table = tables.entry(row.try_get(0)?).or_default();
+        let names: Vec<String> = row.try_get(3)?;
+        if row.try_get(1)? {
+            table.primary_key = Some(names.clone());
+        }
+        if row.try_get(2)? {
+            table.identity_index = Some(names);
+        }
+    }
+    Ok(tables)
+}
+
+fn column_facts(row: &Row) -> Result<ColumnFacts, Error> {
+    Ok(ColumnFacts {
+        name: row.try_get(1)?,
+        type_oid: row.try_get(2)?,
+        modifier: row.try_get(3)?,
+        type_name: row.try_get(4)?,
+        not_null: row.try_get(5)?,
+        generated: row.try_get(6)?,
+        missing: row.try_get(7)?,
+    })
+}
+
+fn identity(letter: u8) -> ReplicaIdentity {
+    match letter {
+        b'n' => ReplicaIdentity::Nothing,
+        b'f' => ReplicaIdentity::Full,
+        b'i' => ReplicaIdentity::Index,
+        _ => ReplicaIdentity::Default,
+    }
+}
+
+/// The names of a table's key. Under `REPLICA IDENTITY USING INDEX` deletes carry the index's columns and
+/// no others, so they are the key; else it is the primary key, else what the settings say.
+fn key_names<'a>(identity: ReplicaIdentity, facts: Option<&'a TableFacts>, configured: Option<&'a [String]>) -> Option<&'a [String]> {
+    let primary = facts.and_then(|t| t.primary_key.as_deref());
+    let index = facts.and_then(|t| t.identity_index.as_deref());
+    match identity {
+        ReplicaIdentity::Index => index.or(primary).or(configured),
+        _ => primary.or(configured),
+    }
+}
+
+/// Numbers the key's columns. A key with a column that the stream leaves out is no key.
+fn number_key(columns: &mut [Column], names: &[String]) -> bool {
+    let places: Option<Vec<usize>> = names.iter().map(|name| columns.iter().position(|c| *c.name == **name)).collect();
+    let Some(places) = places else { return false };
+    for (place, index) in places.into_iter().enumerate() {
+        if let (Some(column), Ok(place)) = (columns.get_mut(index), u16::try_from(place)) {
+            column.key = Some(place);
+        }
+    }
+    true
+}
+
+/// A catalog that remembers types.
+pub(super) struct Catalog {
+    source: Arc<str>,
+    keys: Keys,
+    types: Types,
+}
+
+impl Catalog {
+    pub(super) fn new(source: Arc<str>, keys: Keys) -> Self {
+        Self { source, keys, types: Types::default() }
+    }
+
+    /// What is known of types.
+    pub(super) fn types(&self) -> &Types {
+        &self.types
+    }
+
+    /// Keeps a type's name from the stream.
+    pub(super) fn announce(&mut self, oid: u32, name: String) {
+        self.types.announce(oid, name);
+    }
+
+    fn configured(&self, schema: &str, name: &str) -> Option<&[String]> {
+        self.keys.get(&format!("{schema}.{name}")).map(Vec::as_slice)
+    }
+
+    fn number_keys(&self, table: &mut TableSchema, facts: Option<&TableFacts>) -> Result<bool, CodedError> {
+        let configured = self.configured(&table.schema, &table.name);
+        let Some(names) = key_names(table.identity, facts, configured) else { return Ok(false) };
+        let found = number_key(&mut table.columns, names);
+        if !found && configured == Some(names) {
+            let message = format!("the key of table \"{}\" in `keys` names a column that it does not have or publish", table.full_name());
+            return Err(CodedError::definite(codes::KEY, message).hint("name published columns of the table"));
+        }
+        Ok(found)
+    }
+
+    /// The schemas of published tables, as the catalog has them now.
+    pub(super) async fn describe(
+        &mut self,
+        client: &Client,
+        version: u32,
+        tables: &[Published],
+    ) -> Result<Vec<Arc<TableSchema>>, CodedError> {
+        let doing = "reading the columns of the published tables";
+        let ids: Vec<u32> = tables.iter().map(|table| table.id).collect();
+        let facts = facts(client, &ids).await.map_err(|e| connect::classify(&e, doing))?;
+        let oids = facts.values().flat_map(|t| t.columns.iter().map(|c| c.type_oid)).collect::<Vec<_>>();
+        self.types.load(client, oids.into_iter()).await.map_err(|e| connect::classify(&e, doing))?;
+        let mut schemas = Vec::with_capacity(tables.len());
+        for table in tables {
+            let known = facts.get(&table.id);
+            let sent = |column: &&ColumnFacts| {
+                let listed = table.columns.as_ref().is_none_or(|names| names.contains(&column.name));
+                listed && (!column.generated || version >= PUBLISHES_GENERATED)
+            };
+            let columns = known.map_or(&[][..], |t| &t.columns).iter().filter(sent);
+            let mut schema = TableSchema {
+                source: Arc::clone(&self.source),
+                id: table.id,
+                schema: table.schema.as_str().into(),
+                name: table.name.as_str().into(),
+                columns: columns.map(|column| self.column(column)).collect(),
+                identity: identity(table.identity),
+            };
+            self.number_keys(&mut schema, known)?;
+            schemas.push(Arc::new(schema));
+        }
+        Ok(schemas)
+    }
+
+    fn column(&self, facts: &ColumnFacts) -> Column {
+        Column {
+            name: facts.name.as_str().into(),
+            ty: self.types.family(facts.type_oid, facts.modifier),
+            pg_type: PgType { oid: facts.type_oid, modifier: facts.modifier, name: facts.type_name.as_str().into() },
+            nullable: !facts.not_null,
+            key: None,
+            missing: facts.missing.as_deref().map(Into::into),
+        }
+    }
+
+    /// The schema that a relation message stands for.
+    pub(super) async fn reconcile(&mut self, client: &Client, relation: &Relation) -> Result<Arc<TableSchema>, CodedError> {
+        let doing = format!("reading the columns of table \"{}.{}\"", relation.schema, relation.name);
+        let failed = |error: Error| connect::classify(&error, &doing);
+        let facts = facts(client, &[relation.id]).await.map_err(failed)?;
+        self.types.load(client, relation.columns.iter().map(|c| c.type_oid)).await.map_err(failed)?;
+        let known = facts.get(&relation.id);
+        let names = self.type_names(client, relation).await.map_err(failed)?;
+        let columns = relation.columns.iter().zip(names).map(|(column, type_name)| {
+            let now = known.and_then(|t| t.columns.iter().find(|c| c.name == column.name));
+            let now = now.filter(|c| c.type_oid == column.type_oid && c.modifier == column.modifier);
+            Column {
+                name: column.name.as_str().into(),
+                ty: self.types.family(column.type_oid, column.modifier),
+                pg_type: PgType { oid: column.type_oid, modifier: column.modifier, name: type_name.into() },
+                nullable: now.is_none_or(|c| !c.not_null),
+                key: None,
+                missing: now.and_then(|c| c.missing.as_deref()).map(Into::into),
+            }
+        });
+        let mut schema = TableSchema {
+            source: Arc::clone(&self.source),
+            id: relation.id,
+            schema: relation.schema.as_str().into(),
+            name: relation.name.as_str().into(),
+            columns: columns.collect(),
+            identity: identity(relation.identity),
+        };
+        if !self.number_keys(&mut schema, known)? && schema.identity != ReplicaIdentity::Full {
+            // The catalog's key has been renamed or dropped since: the message's own flags are what there is.
+            let flagged = relation.columns.iter().zip(&mut schema.columns).filter(|(sent, _)| sent.key);
+            flagged.zip(0_u16..).for_each(|((_, column), place)| column.key = Some(place));
+        }
+        Ok(Arc::new(schema))
+    }
+
+    async fn type_names(&self, client: &Client, relation: &Relation) -> Result<Vec<String>, Error> {
+        let (oids, modifiers): (Vec<u32>, Vec<i32>) = relation.columns.iter().map(|c| (c.type_oid, c.modifier)).unzip();
+        let sql = "SELECT CASE WHEN t.oid IS NOT NULL THEN format_type(u.oid, u.modifier) END
+                   FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY u(oid, modifier, place)
+                   LEFT JOIN pg_type t ON t.oid = u.oid ORDER BY u.place";
+        let rows = client.query(sql, &[&oids, &modifiers]).await?;
+        let names =
+            rows.iter().zip(&oids).map(|(row, oid)| Ok(row.try_get::<_, Option<String>>(0)?.unwrap_or_else(|| self.types.last_name(*oid))));
+        names.collect()
+    }
+}

@@ -1,0 +1,268 @@
+//! The settings of a `postgres` source.
+
+use super::codes::CFG_POSTGRES;
+use super::connect::TlsSettings;
+use crate::contract::{Findings, NodeConfig, Period, RetrySettings, Secret, TableSelection};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Connections that copy a snapshot.
+pub(super) const SNAPSHOT_WORKERS: u16 = 4;
+/// Most connections that copy a snapshot.
+const MOST_WORKERS: u16 = 64;
+/// How often the heartbeat writes to the log.
+pub(super) const HEARTBEAT: Period = Period::millis(30_000);
+/// Bytes that PostgreSQL keeps of a name.
+const NAME_BYTES: usize = 63;
+
+/// Keys by `schema.table`.
+pub(super) type Keys = BTreeMap<String, Vec<String>>;
+
+/// Reads tables of a PostgreSQL database: the rows they have, then every change.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PostgresConfig {
+    /// The database as a URL, `postgres://user:password@host:port/database?sslmode=verify-full`, or
+    /// `host` and the settings beside it.
+    #[serde(default)]
+    pub url: Option<Secret>,
+    /// The server's name, its address, or the folder of its unix socket.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The server's port. Default: 5432.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The database. Default: the user's name.
+    #[serde(default)]
+    pub database: Option<String>,
+    /// The user. It needs REPLICATION, and SELECT on the tables.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The user's password.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// How the connection is encrypted.
+    #[serde(default)]
+    pub tls: TlsSettings,
+    /// The tables to read. Default: every table that is not the system's. A partitioned table is one table.
+    #[serde(default)]
+    pub tables: TableSelection,
+    /// The publication; made with the selected tables if absent.
+    /// Default: `etl_stream_<pipeline>_<source>`, which is also added to when tables are new at a first start.
+    #[serde(default)]
+    pub publication: Option<String>,
+    /// The replication slot; made if absent, and then this source's alone. Default: `etl_stream_<pipeline>_<source>`.
+    #[serde(default)]
+    pub slot: Option<String>,
+    /// The first copy of rows that exist.
+    #[serde(default)]
+    pub snapshot: SnapshotSettings,
+    /// Keeps the slot of a quiet database moving.
+    #[serde(default)]
+    pub heartbeat: HeartbeatSettings,
+    /// Key columns of tables without a primary key, by `schema.table`. Such a table needs REPLICA IDENTITY FULL
+    /// for updates and deletes.
+    #[serde(default)]
+    pub keys: BTreeMap<String, Vec<String>>,
+    /// Whether the slot is synchronised to standbys, to survive a failover (PostgreSQL 17 and later).
+    /// Default: where the server allows.
+    #[serde(default)]
+    pub failover: Option<bool>,
+    /// How lost connections are met.
+    #[serde(default)]
+    pub retry: RetrySettings,
+}
+
+/// The first copy of rows that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SnapshotSettings {
+    /// Whether rows that exist are copied at the first start.
+    pub mode: SnapshotMode,
+    /// Connections that copy at a time; large tables are shared among them.
+    pub workers: u16,
+}
+
+impl Default for SnapshotSettings {
+    fn default() -> Self {
+        Self { mode: SnapshotMode::Initial, workers: SNAPSHOT_WORKERS }
+    }
+}
+
+/// Whether rows that exist are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SnapshotMode {
+    /// At the first start, exactly at the point where the changes begin.
+    Initial,
+    /// Only changes from the first start on.
+    Never,
+}
+
+/// Keeps the slot of a quiet database moving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HeartbeatSettings {
+    /// How often a message is written to the log of a primary; it needs no table and no privilege.
+    pub interval: Period,
+}
+
+impl Default for HeartbeatSettings {
+    fn default() -> Self {
+        Self { interval: HEARTBEAT }
+    }
+}
+
+impl NodeConfig for PostgresConfig {
+    const TYPE: &'static str = "postgres";
+    const SUMMARY: &'static str = "rows and changes of a PostgreSQL database's tables, by logical replication";
+    const EXAMPLE: &'static str = r#"url: { env: PG_URL }
+tables: { include: ["public.*"], exclude: ["public.*_archive"] }
+snapshot: { mode: initial, workers: 4 }
+keys: { public.events: [id, at] }
+"#;
+
+    fn check(&self, findings: &mut Findings) {
+        self.check_connection(findings);
+        let mut add = |pointer: &str, message: String, help: &str| findings.push(CFG_POSTGRES, pointer, message, Some(help.to_owned()));
+        if let Some(slot) = &self.slot
+            && !is_slot_name(slot)
+        {
+            add("/slot", format!("\"{slot}\" is not the name of a replication slot"), "use 1 to 63 of a-z, 0-9 and _");
+        }
+        if let Some(publication) = &self.publication
+            && (publication.is_empty() || publication.len() > NAME_BYTES || publication.contains('\0'))
+        {
+            add("/publication", format!("\"{publication}\" is not the name of a publication"), "use 1 to 63 bytes");
+        }
+        if !(1..=MOST_WORKERS).contains(&self.snapshot.workers) {
+            add("/snapshot/workers", format!("{} connections cannot copy", self.snapshot.workers), "use 1 to 64");
+        }
+        if self.heartbeat.interval < Period::millis(1_000) {
+            add("/heartbeat/interval", format!("{} is too often", self.heartbeat.interval), "use 1s or more");
+        }
+        if self.tables.include.is_empty() {
+            add("/tables/include", "no table is included".into(), "name tables as schema.table, or leave `include` out for all");
+        }
+        for (table, columns) in &self.keys {
+            let pointer = format!("/keys/{}", table.replace('~', "~0").replace('/', "~1"));
+            if !table.split_once('.').is_some_and(|(schema, name)| !schema.is_empty() && !name.is_empty()) {
+                add(&pointer, format!("\"{table}\" is not a table"), "write schema.table");
+            }
+            if columns.is_empty() || columns.iter().collect::<BTreeSet<_>>().len() < columns.len() {
+                add(&pointer, "a key is a list of different columns".into(), "name each column once");
+            }
+        }
+    }
+}
+
+impl PostgresConfig {
+    fn check_connection(&self, findings: &mut Findings) {
+        let mut add = |pointer: &str, message: &str, help: &str| findings.push(CFG_POSTGRES, pointer, message, Some(help.to_owned()));
+        match (&self.url, &self.host) {
+            (None, None) => add("", "the source has no server", "give `url`, or `host` and the settings beside it"),
+            (Some(_), Some(_)) => add("/host", "`host` and `url` both name the server", "give one of them"),
+            _ => {}
+        }
+        for (name, secret) in [("url", &self.url), ("password", &self.password)] {
+            if secret.as_ref().is_some_and(|secret| secret.forms() != 1) {
+                add(&format!("/{name}"), "a secret has exactly one form", "give one of env, file, command");
+            }
+        }
+    }
+}
+
+fn is_slot_name(name: &str) -> bool {
+    (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// The default name of slot and publication. Names longer than PostgreSQL keeps end in a hash of the
+/// whole, so that two of them never meet.
+pub(super) fn default_name(pipeline: &str, source: &str) -> String {
+    let whole = format!("etl_stream_{pipeline}_{source}");
+    let mut name: String = whole.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    if name.len() > NAME_BYTES {
+        // FNV-1a: the same in every version, unlike a seeded hasher.
+        let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        name.truncate(NAME_BYTES - 17);
+        name.push_str(&format!("_{hash:016x}"));
+    }
+    name
+}
+
+/// Settings with every default filled in.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub tables: TableSelection,
+    pub publication: String,
+    /// Whether the publication's name is the default: then it is ours to add tables to.
+    pub own_publication: bool,
+    pub slot: String,
+    pub snapshot: SnapshotSettings,
+    pub heartbeat: Period,
+    pub keys: Keys,
+    pub failover: Option<bool>,
+    pub retry: RetrySettings,
+    /// How long a slot in use is waited for.
+    pub slot_patience: std::time::Duration,
+}
+
+impl Settings {
+    pub(super) fn new(config: &PostgresConfig, pipeline: &str, source: &str) -> Self {
+        let name = default_name(pipeline, source);
+        Self {
+            tables: config.tables.clone(),
+            publication: config.publication.clone().unwrap_or_else(|| name.clone()),
+            own_publication: config.publication.is_none(),
+            slot: config.slot.clone().unwrap_or(name),
+            snapshot: config.snapshot,
+            heartbeat: config.heartbeat.interval,
+            keys: config.keys.clone(),
+            failover: config.failover,
+            retry: config.retry,
+            slot_patience: std::time::Duration::from_secs(60),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn problems_are_found_offline() {
+        for (settings, pointers) in [
+            (json!({ "url": { "env": "U" } }), vec![]),
+            (json!({ "host": "h" }), vec![]),
+            (json!({}), vec![""]),
+            (json!({ "host": "h", "url": { "env": "U" } }), vec!["/host"]),
+            (json!({ "url": {} }), vec!["/url"]),
+            (json!({ "host": "h", "slot": "A-b" }), vec!["/slot"]),
+            (json!({ "host": "h", "publication": "" }), vec!["/publication"]),
+            (json!({ "host": "h", "snapshot": { "workers": 0 } }), vec!["/snapshot/workers"]),
+            (json!({ "host": "h", "heartbeat": { "interval": "10ms" } }), vec!["/heartbeat/interval"]),
+            (json!({ "host": "h", "tables": { "include": [] } }), vec!["/tables/include"]),
+            (json!({ "host": "h", "keys": { "t": ["a"], "s.t/u": ["a", "a"], "s.v": [] } }), vec!["/keys/s.t~1u", "/keys/s.v", "/keys/t"]),
+        ] {
+            let config: PostgresConfig = serde_json::from_value(settings.clone()).unwrap();
+            let mut findings = Findings::default();
+            config.check(&mut findings);
+            assert_eq!(findings.0.iter().map(|f| f.pointer.as_str()).collect::<Vec<_>>(), pointers, "{settings}");
+        }
+        assert!(serde_json::from_value::<PostgresConfig>(json!({ "hots": "h" })).is_err());
+    }
+
+    #[test]
+    fn default_names_are_slot_names_and_differ() {
+        for (pipeline, source, name) in
+            [("shop", "eu", "etl_stream_shop_eu"), ("Shop", "e-u", "etl_stream_shop_e_u"), ("né", "a", "etl_stream_n__a")]
+        {
+            assert_eq!(default_name(pipeline, source), name);
+        }
+        let long = "x".repeat(60);
+        let names = [default_name(&long, "a"), default_name(&long, "b")];
+        assert!(names.iter().all(|name| is_slot_name(name)) && names[0] != names[1], "{names:?}");
+    }
+}

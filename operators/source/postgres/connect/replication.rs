@@ -1,0 +1,159 @@
+//! A walsender's connection before it streams: replication commands and SQL (PostgreSQL manual, 53.4).
+
+use super::authentication::Session;
+use super::error::{Stage, broken, refused};
+use super::stream::ReplicationStream;
+use super::wire::{Fields, Wire, garbled, row, tag};
+use crate::contract::CodedError;
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// The values of a row as text; `None` is null.
+pub(crate) type TextRow = Vec<Option<String>>;
+
+/// A walsender of one database. Dropping it closes the connection.
+pub(crate) struct Replication {
+    wire: Wire,
+    session: Session,
+    /// `host:port/database as user`.
+    place: Arc<str>,
+    /// A command's answer is not read to its end: a caller gave up waiting.
+    unread: bool,
+}
+
+impl fmt::Debug for Replication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replication({}, pid {})", self.place, self.session.backend_pid)
+    }
+}
+
+/// The first words of a command, for messages: names of commands and slots, never a value.
+fn title(sql: &str) -> String {
+    let is_command = |word: &&str| word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b == b';');
+    let mut words = sql.split_whitespace().peekable();
+    let mut title: Vec<&str> = Vec::new();
+    while let Some(word) = words.next_if(is_command) {
+        title.push(word);
+    }
+    // The word after SLOT is its name.
+    if title.last().is_some_and(|word| word.ends_with("SLOT")) {
+        title.extend(words.next());
+    }
+    if title.is_empty() { "a statement".to_owned() } else { title.join(" ") }
+}
+
+impl Replication {
+    pub(super) fn new(wire: Wire, session: Session, place: Arc<str>) -> Self {
+        Self { wire, session, place, unread: false }
+    }
+
+    /// A parameter the server reported, such as `server_version`.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        self.session.parameters.get(name).map(String::as_str)
+    }
+
+    /// The server's major version, such as 15; 0 when it did not say.
+    pub(crate) fn server_major(&self) -> u32 {
+        super::session::major(self.parameter("server_version").unwrap_or(""))
+    }
+
+    /// The process id of the walsender, as in `pg_stat_replication`.
+    pub(crate) fn backend_pid(&self) -> i32 {
+        self.session.backend_pid
+    }
+
+    fn doing(&self, sql: &str) -> String {
+        format!("{} at {}", title(sql), self.place)
+    }
+
+    async fn send(&mut self, sql: &str) -> io::Result<()> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out)?;
+        while self.unread {
+            let (tag, _) = self.wire.next().await?;
+            self.unread = tag != tag::READY;
+        }
+        self.unread = true;
+        self.wire.send(&out).await
+    }
+
+    /// Runs a replication command (`IDENTIFY_SYSTEM`, `CREATE_REPLICATION_SLOT …`) or SQL; returns the rows of all
+    /// its statements. After an error of the server the connection can be used again. Not cancel-safe: what was
+    /// sent is done, and a partly sent command breaks the connection.
+    ///
+    /// # Errors
+    /// `PG0009` when the server refuses ([`sqlstate`](super::sqlstate) tells why), `PG0006` when the connection is lost.
+    pub(crate) async fn simple_query(&mut self, sql: &str) -> Result<Vec<TextRow>, CodedError> {
+        let doing = self.doing(sql);
+        let lost = |error| broken(&doing, Stage::Running, error);
+        self.send(sql).await.map_err(lost)?;
+        let (mut rows, mut refusal) = (Vec::new(), None);
+        loop {
+            let (tag, body) = self.wire.next().await.map_err(lost)?;
+            match tag {
+                tag::READY => {
+                    self.unread = false;
+                    return refusal.map_or(Ok(rows), Err);
+                }
+                tag::DATA_ROW => rows.push(row(body).map_err(lost)?),
+                tag::ERROR => {
+                    let error = refused(&doing, Stage::Running, &Fields::parse(&body));
+                    // A walsender that is told to end sends no more.
+                    if error.code == super::PG_LOST {
+                        return Err(error);
+                    }
+                    refusal = Some(error);
+                }
+                tag::ROW_DESCRIPTION
+                | tag::COMMAND_COMPLETE
+                | tag::EMPTY_QUERY
+                | tag::NOTICE
+                | tag::NOTIFICATION
+                | tag::PARAMETER_STATUS => {}
+                tag::COPY_BOTH | tag::COPY_IN | tag::COPY_OUT => return Err(lost(garbled("the command started a COPY"))),
+                _ => return Err(lost(garbled("the server sent a message that has no place here"))),
+            }
+        }
+    }
+
+    /// Sends `START_REPLICATION SLOT … LOGICAL …` and turns into the stream of changes.
+    ///
+    /// # Errors
+    /// As [`Replication::simple_query`]; the connection is closed then.
+    pub(crate) async fn start(mut self, command: &str) -> Result<ReplicationStream, CodedError> {
+        let doing = self.doing(command);
+        let lost = |error| broken(&doing, Stage::Running, error);
+        self.send(command).await.map_err(lost)?;
+        loop {
+            let (tag, body) = self.wire.next().await.map_err(lost)?;
+            match tag {
+                tag::COPY_BOTH => return Ok(ReplicationStream::new(self.wire, self.place)),
+                tag::ERROR => return Err(refused(&doing, Stage::Running, &Fields::parse(&body))),
+                tag::NOTICE | tag::NOTIFICATION | tag::PARAMETER_STATUS => {}
+                _ => return Err(lost(garbled("the server did not start to stream"))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::title;
+
+    #[test]
+    fn titles_have_no_values() {
+        for (sql, expected) in [
+            ("IDENTIFY_SYSTEM", "IDENTIFY_SYSTEM"),
+            ("CREATE_REPLICATION_SLOT \"shop\" LOGICAL pgoutput", "CREATE_REPLICATION_SLOT \"shop\""),
+            ("START_REPLICATION SLOT \"shop\" LOGICAL 0/0 (proto_version '1')", "START_REPLICATION SLOT \"shop\""),
+            ("SELECT 'secret'", "SELECT"),
+            ("select 1", "a statement"),
+            ("", "a statement"),
+        ] {
+            assert_eq!(title(sql), expected);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Against a real PostgreSQL, and against servers that lie.

@@ -1,0 +1,100 @@
+//! What goes to the server beside the reading: status updates and the heartbeat.
+//!
+//! Guarantee: status goes out on its own timer, whatever the reader waits for; `wal_sender_timeout` never
+//! strikes a source whose sinks are slow.
+
+use super::confirm::Confirm;
+use super::connect::ReplicationWriter;
+use crate::contract::{CodedError, Durable, Lsn, SourceStatus};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_postgres::Client;
+use tracing::warn;
+
+/// How often the server is told, at least.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the server's position is asked for.
+const POSITION_EVERY: Duration = Duration::from_secs(5);
+
+/// The pace of status updates for a server's `wal_sender_timeout`.
+pub(super) fn pace(sender_timeout: Option<Duration>) -> Duration {
+    sender_timeout.map_or(STATUS_EVERY, |timeout| STATUS_EVERY.min(timeout / 2)).max(Duration::from_millis(10))
+}
+
+/// Tells the server what is durable.
+pub(super) struct Reporter {
+    pub writer: ReplicationWriter,
+    pub confirm: Arc<Mutex<Confirm>>,
+    pub durable: watch::Receiver<Durable>,
+    pub status: Arc<SourceStatus>,
+    pub every: Duration,
+    /// Rung when the server wants an answer at once.
+    pub bell: Arc<Notify>,
+}
+
+impl Reporter {
+    /// Runs until `finish`: then tells the last position and ends the stream.
+    pub(super) async fn run(mut self, mut finish: oneshot::Receiver<()>) -> Result<(), CodedError> {
+        let mut timer = tokio::time::interval(self.every);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let timed = tokio::select! {
+                biased;
+                finished = &mut finish => {
+                    if finished.is_ok() {
+                        self.send(false).await?;
+                        return self.writer.finish().await;
+                    }
+                    return Ok(());
+                }
+                _ = timer.tick() => true,
+                () = self.bell.notified() => false,
+            };
+            // Keepalives carry the server's position: they are what moves time on a quiet database.
+            self.send(timed).await?;
+        }
+    }
+
+    async fn send(&mut self, ask: bool) -> Result<(), CodedError> {
+        let (received, confirmed, ask) = {
+            let durable = self.durable.borrow().upper;
+            let mut confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner);
+            confirm.durable(durable);
+            let ask = ask && !confirm.asked;
+            confirm.asked |= ask;
+            (Lsn(confirm.read_to()), Lsn(confirm.confirmed()), ask)
+        };
+        self.status.confirmed_lsn.store(confirmed.0, Ordering::Relaxed);
+        self.writer.send_status(received, confirmed, confirmed, ask).await
+    }
+}
+
+/// Asks the server where its log ends, and writes to it now and then: a slot on a quiet database else
+/// holds back the log of its busy neighbours.
+pub(super) async fn heartbeat(client: Arc<Client>, every: Duration, standby: bool, status: Arc<SourceStatus>) {
+    let position = if standby { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" };
+    let mut last = Instant::now();
+    let mut warned = false;
+    while !client.is_closed() {
+        if let Ok(row) = client.query_one(position, &[]).await
+            && let Some(lsn) = row.try_get::<_, Option<String>>(0).ok().flatten().and_then(|text| text.parse::<Lsn>().ok())
+        {
+            status.server_lsn.fetch_max(lsn.0, Ordering::Relaxed);
+        }
+        tokio::time::sleep(POSITION_EVERY.min(every)).await;
+        if !standby && last.elapsed() >= every {
+            last = Instant::now();
+            let beat = client.execute("SELECT pg_logical_emit_message(false, 'etl_stream', '')", &[]).await;
+            if let Err(error) = beat
+                && !warned
+            {
+                warned = true;
+                warn!(%error, "the heartbeat was not written; on a quiet database the slot may hold back log");
+            }
+        }
+    }
+}

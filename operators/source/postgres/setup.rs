@@ -1,0 +1,374 @@
+//! Before the first row: the server, the publication and the slot are what the source needs, or the
+//! error says which statement makes them so.
+//!
+//! # Guarantees
+//! A slot or publication that this source did not make is never dropped. A slot whose state is missing,
+//! or a state whose slot is missing, is refused: going on would lose or repeat changes.
+
+use super::catalog::{self, Published};
+use super::connect::{classify, sqlstate};
+use super::quote::{identifier, literal, table};
+use super::state::{Progress, Stage};
+use super::{codes, config::Settings};
+use crate::contract::{CodedError, Lsn};
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+use tracing::{info, warn};
+
+/// How often a slot in use is looked at.
+const SLOT_POLL: Duration = Duration::from_millis(250);
+
+/// SQLSTATE of a missing privilege.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// What is known of the server.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// `server_version_num`.
+    pub version: u32,
+    /// Whether it is a standby.
+    pub standby: bool,
+    /// `wal_sender_timeout`; nothing when it is off.
+    pub sender_timeout: Option<Duration>,
+    /// Bytes of a page.
+    pub page: u64,
+    /// The database.
+    pub database: String,
+    /// The user.
+    pub user: String,
+}
+
+/// Looks at the server.
+pub(super) async fn server(client: &Client) -> Result<Server, CodedError> {
+    let sql = "SELECT current_setting('server_version_num'), pg_is_in_recovery(), current_setting('wal_level'),
+                      (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'), current_setting('block_size'),
+                      current_database()::text, current_user::text";
+    let row = client.query_one(sql, &[]).await;
+    let row = row.map_err(|e| classify(&e, "reading the server's settings"))?;
+    let number = |index: usize| row.get::<_, Option<String>>(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let level: String = row.get(2);
+    if level != "logical" {
+        return Err(CodedError::definite(
+            codes::WAL_LEVEL,
+            format!("the server's wal_level is \"{level}\", logical replication needs \"logical\""),
+        )
+        .hint(
+            "ALTER SYSTEM SET wal_level = 'logical', then restart the server (managed services: set rds.logical_replication or the like)",
+        ));
+    }
+    let timeout = number(3);
+    Ok(Server {
+        version: u32::try_from(number(0)).unwrap_or(0),
+        standby: row.get(1),
+        sender_timeout: (timeout > 0).then(|| Duration::from_millis(timeout)),
+        page: number(4).max(1),
+        database: row.get(5),
+        user: row.get(6),
+    })
+}
+
+/// What `IDENTIFY_SYSTEM` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The cluster's identifier.
+    pub system: String,
+    /// Its timeline.
+    pub timeline: u32,
+    /// Where its log ends.
+    pub lsn: u64,
+}
+
+impl Identity {
+    /// Reads the command's row.
+    pub(super) fn of(rows: &[Vec<Option<String>>]) -> Result<Self, CodedError> {
+        let field = |index: usize| rows.first().and_then(|row| row.get(index)).and_then(Option::as_deref);
+        let parts = (field(0), field(1).and_then(|t| t.parse().ok()), field(2).and_then(|l| l.parse::<Lsn>().ok()));
+        let (Some(system), Some(timeline), Some(lsn)) = parts else {
+            return Err(CodedError::definite(codes::STREAM, "the server's answer to IDENTIFY_SYSTEM was not understood"));
+        };
+        Ok(Self { system: system.to_owned(), timeline, lsn: lsn.0 })
+    }
+
+    /// Refuses a server that is not the state's. A later timeline is the same server's when the slot
+    /// came along by synchronisation (PostgreSQL 17 and later).
+    pub(super) fn check(&self, progress: &Progress, database: &str, slot: Option<&Slot>) -> Result<(), CodedError> {
+        let what = if self.system != progress.system_identifier {
+            format!("the server's system identifier is {}, the state's is {}", self.system, progress.system_identifier)
+        } else if database != progress.database {
+            format!("the database is \"{database}\", the state's is \"{}\"", progress.database)
+        } else if self.timeline != progress.timeline && !(self.timeline > progress.timeline && slot.is_some_and(|s| s.synced)) {
+            format!("the server is on timeline {}, the state on {}: it was promoted or restored", self.timeline, progress.timeline)
+        } else {
+            return Ok(());
+        };
+        Err(CodedError::definite(codes::OTHER_SERVER, format!("{what}; its log does not continue what was read")).hint(
+            "point the source at the original server, or give the source a new name (or remove its state) so that it starts with a new snapshot",
+        ))
+    }
+}
+
+/// A replication slot.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// Whether it is a logical slot.
+    pub logical: bool,
+    /// Its output plugin.
+    pub plugin: Option<String>,
+    /// Its database.
+    pub database: Option<String>,
+    /// Who uses it.
+    pub pid: Option<i32>,
+    /// That process's `application_name`.
+    pub application: Option<String>,
+    /// The position confirmed.
+    pub confirmed: Option<u64>,
+    /// Why it is no longer usable.
+    pub lost: Option<String>,
+    /// Whether it came from a primary by slot synchronisation.
+    pub synced: bool,
+}
+
+/// Looks for a slot.
+pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, CodedError> {
+    let sql = "SELECT s.slot_type = 'logical', s.plugin::text, s.database::text, s.active_pid, a.application_name,
+                      s.confirmed_flush_lsn::text, f.facts->>'wal_status',
+                      coalesce(f.facts->>'invalidation_reason', CASE WHEN (f.facts->>'conflicting')::bool THEN 'conflict' END),
+                      coalesce((f.facts->>'synced')::bool, false)
+               FROM pg_replication_slots s CROSS JOIN LATERAL (SELECT to_jsonb(s)) f(facts)
+               LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1";
+    let row = client.query_opt(sql, &[&name]).await.map_err(|e| classify(&e, &format!("looking for replication slot \"{name}\"")))?;
+    Ok(row.map(|row| {
+        let status: Option<String> = row.get(6);
+        let reason: Option<String> = row.get(7);
+        let confirmed: Option<String> = row.get(5);
+        Slot {
+            logical: row.get(0),
+            plugin: row.get(1),
+            database: row.get(2),
+            pid: row.get(3),
+            application: row.get(4),
+            confirmed: confirmed.and_then(|text| text.parse::<Lsn>().ok()).map(|lsn| lsn.0),
+            lost: reason.or_else(|| (status.as_deref() == Some("lost")).then(|| "wal_removed".to_owned())),
+            synced: row.get(8),
+        }
+    }))
+}
+
+/// Waits until nobody uses the slot. Says who does when that takes too long.
+pub(super) async fn free_slot(client: &Client, name: &str, patience: Duration) -> Result<Option<Slot>, CodedError> {
+    let deadline = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        let found = slot(client, name).await?;
+        let Some((pid, application)) = found.as_ref().and_then(|s| s.pid.map(|pid| (pid, s.application.clone()))) else {
+            return Ok(found);
+        };
+        let who = match application.as_deref() {
+            Some(application) if !application.is_empty() => format!("process {pid} (\"{application}\")"),
+            _ => format!("process {pid}"),
+        };
+        if Instant::now() >= deadline {
+            return Err(CodedError::definite(codes::SLOT_IN_USE, format!("replication slot \"{name}\" is in use by {who}")).hint(
+                "only one process can read a slot: stop the other one, give this source a `slot` of its own, or pg_terminate_backend it",
+            ));
+        }
+        if !told {
+            info!(slot = name, "waiting for the replication slot, which is in use by {who}");
+            told = true;
+        }
+        tokio::time::sleep(SLOT_POLL).await;
+    }
+}
+
+/// Refuses a slot that cannot give this database's changes.
+pub(super) fn check_slot(name: &str, slot: &Slot, database: &str) -> Result<(), CodedError> {
+    let other = if !slot.logical {
+        Some("it is a physical slot".to_owned())
+    } else if slot.plugin.as_deref() != Some("pgoutput") {
+        Some(format!("its output plugin is \"{}\"", slot.plugin.as_deref().unwrap_or_default()))
+    } else if slot.database.as_deref() != Some(database) {
+        Some(format!("it belongs to database \"{}\"", slot.database.as_deref().unwrap_or_default()))
+    } else {
+        None
+    };
+    if let Some(other) = other {
+        return Err(CodedError::definite(
+            codes::OTHER_SLOT,
+            format!("replication slot \"{name}\" exists and is not for this source: {other}"),
+        )
+        .hint("give the source another `slot`"));
+    }
+    match &slot.lost {
+        Some(reason) => Err(lost(name, reason)),
+        None => Ok(()),
+    }
+}
+
+/// The slot no longer has the log that comes next.
+pub(super) fn lost(name: &str, reason: &str) -> CodedError {
+    CodedError::definite(
+        codes::SLOT_LOST,
+        format!("replication slot \"{name}\" is lost ({reason}): the server has removed log that was not read"),
+    )
+    .hint(format!(
+        "only a new snapshot helps: SELECT pg_drop_replication_slot({}), remove this source's state, and raise max_slot_wal_keep_size",
+        literal(name)
+    ))
+}
+
+/// Refuses every mismatch of slot and state. What is left is: both, or neither, or an unfinished start.
+pub(super) fn check_start(settings: &Settings, progress: Option<&Progress>, slot: Option<&Slot>) -> Result<(), CodedError> {
+    let name = &settings.slot;
+    match (progress, slot) {
+        (Some(progress), _) if progress.slot != *name => Err(CodedError::definite(
+            codes::SLOT_CHANGED,
+            format!("the settings name replication slot \"{name}\", the state \"{}\"", progress.slot),
+        )
+        .hint(format!("set `slot: {}` again; for a new slot, and a new snapshot, give the source a new name", progress.slot))),
+        (None, Some(_)) => Err(CodedError::definite(
+            codes::SLOT_WITHOUT_STATE,
+            format!("replication slot \"{name}\" exists, and there is no state of this source to continue from"),
+        )
+        .hint(format!(
+            "if the state was moved, point `state` at it; if the slot is a leftover, SELECT pg_drop_replication_slot({}); else give this source another `slot`",
+            literal(name)
+        ))),
+        (Some(progress), None) if progress.stage == Stage::Streaming => Err(CodedError::definite(
+            codes::STATE_WITHOUT_SLOT,
+            format!("replication slot \"{name}\" is gone: the changes since it was last read cannot be had"),
+        )
+        .hint("find out who dropped it; then remove this source's state so that it starts with a new snapshot")),
+        _ => Ok(()),
+    }
+}
+
+/// Drops the slot of an unfinished start.
+pub(super) async fn drop_slot(client: &Client, name: &str) -> Result<(), CodedError> {
+    let dropped = client.execute("SELECT pg_drop_replication_slot($1)", &[&name]).await;
+    dropped.map(|_| ()).map_err(|e| classify(&e, &format!("dropping replication slot \"{name}\" of an unfinished snapshot")))
+}
+
+/// Says that every slot is taken, before the server does.
+pub(super) async fn check_room(client: &Client) -> Result<(), CodedError> {
+    let sql = "SELECT count(*) >= current_setting('max_replication_slots')::int, count(*),
+                      coalesce(string_agg(slot_name::text, ', ' ORDER BY slot_name) FILTER (WHERE NOT active), '')
+               FROM pg_replication_slots";
+    let row = client.query_one(sql, &[]).await.map_err(|e| classify(&e, "counting replication slots"))?;
+    if !row.get::<_, bool>(0) {
+        return Ok(());
+    }
+    let (taken, idle): (i64, String) = (row.get(1), row.get(2));
+    Err(CodedError::definite(codes::NO_SLOT_LEFT, format!("all {taken} replication slots of the server are taken"))
+        .hint(format!("raise max_replication_slots and restart the server, or drop slots that nobody reads (not in use now: {idle})")))
+}
+
+/// The selected tables that the publication has, after making it or adding to it where that is ours to do.
+/// `may_add`: nothing has been read yet, so tables added now are in the snapshot.
+pub(super) async fn publication(
+    client: &Client,
+    settings: &Settings,
+    server: &Server,
+    may_add: bool,
+) -> Result<Vec<Published>, CodedError> {
+    let name = &settings.publication;
+    let failed = |e: tokio_postgres::Error| classify(&e, &format!("reading publication \"{name}\""));
+    let exists = client.query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[name]).await.map_err(failed)?.is_some();
+    let mut wanted = catalog::candidates(client).await.map_err(failed)?;
+    wanted.retain(|(schema, table)| settings.tables.matches(schema, table));
+    if !exists {
+        if wanted.is_empty() {
+            return Err(no_table(settings, server));
+        }
+        if !may_add {
+            return Err(CodedError::definite(
+                codes::PUBLICATION,
+                format!("publication \"{name}\" is gone: changes made without it are not published"),
+            )
+            .hint("remove this source's state so that it starts with a new snapshot"));
+        }
+        make(client, settings, server, &wanted).await?;
+    }
+    let mut tables = catalog::published(client, name).await.map_err(failed)?;
+    let missing = |tables: &[Published], wanted: &[(String, String)]| -> Vec<(String, String)> {
+        wanted.iter().filter(|(s, t)| !tables.iter().any(|p| p.schema == *s && p.name == *t)).cloned().collect()
+    };
+    let absent = missing(&tables, &wanted);
+    if exists && !absent.is_empty() {
+        if may_add && settings.own_publication {
+            add(client, settings, &absent).await?;
+            tables = catalog::published(client, name).await.map_err(failed)?;
+        } else {
+            say_left_out(settings, &absent);
+        }
+    }
+    tables.retain(|t| settings.tables.matches(&t.schema, &t.name));
+    if tables.is_empty() {
+        return Err(no_table(settings, server));
+    }
+    for table in tables.iter().filter(|t| t.identity == b'n') {
+        warn!(
+            table = format!("{}.{}", table.schema, table.name),
+            "the table has REPLICA IDENTITY NOTHING: the server refuses its updates and deletes"
+        );
+    }
+    Ok(tables)
+}
+
+/// Refuses tables that the user may not copy.
+pub(super) fn check_readable(tables: &[Published], server: &Server) -> Result<(), CodedError> {
+    let Some(table) = tables.iter().find(|t| !t.readable) else { return Ok(()) };
+    let user = identifier(&server.user);
+    Err(CodedError::definite(codes::NO_SELECT, format!("user {user} may not read table \"{}.{}\"", table.schema, table.name))
+        .hint(format!("GRANT SELECT ON {} TO {user}; or exclude the table", self::table(&table.schema, &table.name))))
+}
+
+fn no_table(settings: &Settings, server: &Server) -> CodedError {
+    let (name, database) = (&settings.publication, &server.database);
+    CodedError::definite(codes::NO_TABLE, format!("no table of database \"{database}\" and publication \"{name}\" is selected by `tables`"))
+        .hint("patterns are schema.table and case-sensitive; system, temporary and unlogged tables and single partitions never match")
+}
+
+fn list(tables: &[(String, String)]) -> String {
+    tables.iter().map(|(schema, name)| table(schema, name)).collect::<Vec<_>>().join(", ")
+}
+
+async fn make(client: &Client, settings: &Settings, server: &Server, wanted: &[(String, String)]) -> Result<(), CodedError> {
+    let name = identifier(&settings.publication);
+    let root = if server.version >= 130_000 { " WITH (publish_via_partition_root = true)" } else { "" };
+    let sql = format!("CREATE PUBLICATION {name} FOR TABLE {}{root}", list(wanted));
+    if server.standby {
+        return Err(CodedError::definite(codes::PUBLICATION, format!("publication {name} does not exist, and a standby cannot make it"))
+            .hint(format!("on the primary, as the tables' owner: {sql}")));
+    }
+    change(client, &sql, &format!("creating publication {name}")).await?;
+    info!(publication = settings.publication, tables = wanted.len(), "created the publication");
+    Ok(())
+}
+
+async fn add(client: &Client, settings: &Settings, absent: &[(String, String)]) -> Result<(), CodedError> {
+    let name = identifier(&settings.publication);
+    let sql = format!("ALTER PUBLICATION {name} ADD TABLE {}", list(absent));
+    change(client, &sql, &format!("adding tables to publication {name}")).await?;
+    info!(publication = settings.publication, tables = absent.len(), "added tables to the publication");
+    Ok(())
+}
+
+async fn change(client: &Client, sql: &str, doing: &str) -> Result<(), CodedError> {
+    client.batch_execute(sql).await.map_err(|e| {
+        let error = classify(&e, doing);
+        match sqlstate(&error) {
+            Some(INSUFFICIENT_PRIVILEGE) => CodedError::definite(codes::PUBLICATION, error.message)
+                .hint(format!("as the tables' owner, with CREATE on the database: {sql}")),
+            _ => error,
+        }
+    })
+}
+
+fn say_left_out(settings: &Settings, absent: &[(String, String)]) {
+    let publication = &settings.publication;
+    warn!(
+        publication,
+        tables = list(absent),
+        "selected tables are not in the publication and are left out: add them to it, then start this source anew to copy their rows"
+    );
+}

@@ -1,0 +1,328 @@
+//! The snapshot: rows that exist, copied at exactly the point where the changes begin.
+//!
+//! ```text
+//!            ┌─ units ──> worker: COPY ──┐ tuples, with their credit
+//! plan ──────┼─ units ──> worker: COPY ──┼──────────────────────────> feeder ──Chunk──> dataflow
+//!            └─ units ──> worker: COPY ──┘                            (one task: ordinals, marks)
+//! ```
+//! # Order
+//! All rows carry the snapshot's LSN, which lies just below the slot's consistent point and so below every
+//! change. Ordinals count 0, 1, 2, … by table in the order the feeder sends. A chunk's upper counts the
+//! rows of all tables: it only has to grow, so that credit comes back while the snapshot still runs.
+//!
+//! # Guarantees
+//! Workers read under one exported snapshot, so no row is missing or doubled between the copy and the
+//! stream. Tables stay locked in ACCESS SHARE mode, as by pg_dump: a rewrite or TRUNCATE, which would show
+//! an empty table to an older snapshot, waits. A worker that fails ends the attempt as a whole; the next
+//! one has a new slot and a higher LSN, and sinks remove what this one left.
+//!
+//! Memory: bytes are read after credit for them was taken.
+
+mod plan;
+mod tuples;
+
+pub(super) use self::plan::Planned;
+use self::plan::Unit;
+use self::tuples::Tuples;
+use super::catalog::Published;
+use super::codes;
+use super::connect::{Endpoint, classify};
+use super::credit::Held;
+use super::quote::{literal, table};
+use super::setup::Server;
+use super::types::Types;
+use crate::contract::{
+    Chunk, ChunkSender, CodedError, Commit, Credits, Format, Item, Mark, Phase, RawItem, RawRow, RawRows, SourceStatus, TableSchema, Ts,
+};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+/// Bytes of a chunk.
+const CHUNK: usize = 256 << 10;
+
+/// Holds the tables' locks for as long as it lives.
+pub(super) struct Locked {
+    client: Client,
+}
+
+impl Locked {
+    /// Locks tables against rewriting, before the slot is made.
+    pub(super) async fn new(client: Client, tables: &[Published]) -> Result<Self, CodedError> {
+        let names: Vec<String> = tables.iter().map(|t| table(&t.schema, &t.name)).collect();
+        let sql = format!("BEGIN READ ONLY; LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+        client.batch_execute(&sql).await.map_err(|e| classify(&e, "locking the tables of the snapshot against being rewritten"))?;
+        Ok(Self { client })
+    }
+
+    /// The connection; statements run inside the locking transaction.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// What a snapshot is made of.
+pub(super) struct Snapshot<'a> {
+    pub endpoint: &'a Endpoint,
+    pub server: &'a Server,
+    pub types: &'a Types,
+    pub tables: &'a [(Published, Arc<TableSchema>)],
+    /// `SET TRANSACTION SNAPSHOT`'s name.
+    pub name: &'a str,
+    /// The rows' `commit_lsn`.
+    pub lsn: u64,
+    pub workers: u16,
+    pub range_bytes: u64,
+    pub credits: &'a Credits,
+    pub status: &'a Arc<SourceStatus>,
+}
+
+/// The default size of a range.
+pub(super) const RANGE_BYTES: u64 = plan::RANGE_BYTES;
+
+/// From a worker to the feeder.
+enum Event {
+    Rows { table: usize, bytes: Bytes, rows: Vec<(u32, u32)>, held: Held },
+    UnitDone { table: usize },
+}
+
+/// The shared queue of work.
+struct Queue {
+    units: Vec<Unit>,
+    next: AtomicUsize,
+}
+
+impl Snapshot<'_> {
+    /// Opens the workers' connections under the exported snapshot. After that the exporting connection is
+    /// no longer needed.
+    pub(super) async fn import(&self, locked: &Locked) -> Result<Ready, CodedError> {
+        let (planned, units) = plan::plan(locked.client(), self.server, self.types, self.tables, self.range_bytes).await?;
+        let workers = usize::from(self.workers).min(units.len()).max(1);
+        let mut clients = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let client = self.endpoint.query("snapshot").await?;
+            let sql =
+                format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(self.name).trim_start());
+            client.batch_execute(&sql).await.map_err(|e| classify(&e, "importing the slot's snapshot"))?;
+            clients.push(client);
+        }
+        Ok(Ready { planned, units, clients, time: unix_micros() })
+    }
+
+    /// Copies every row and sends it. `out` is used by nobody else meanwhile. Returns how far it reached.
+    pub(super) async fn copy(&self, ready: Ready, out: &mut dyn ChunkSender) -> Result<Vec<Planned>, CodedError> {
+        let Ready { planned, units, clients, time } = ready;
+        let queue = Arc::new(Queue { units, next: AtomicUsize::new(0) });
+        let (events, mut received) = mpsc::channel(clients.len() * 2);
+        let mut workers = JoinSet::new();
+        let names: Arc<[String]> = planned.iter().map(|p| p.schema.full_name()).collect();
+        for client in clients {
+            let worker = Worker {
+                client,
+                queue: Arc::clone(&queue),
+                names: Arc::clone(&names),
+                credits: self.credits.clone(),
+                events: events.clone(),
+            };
+            workers.spawn(worker.run());
+        }
+        drop(events);
+        let mut feeder = Feeder::new(self.lsn, time, &planned, out, self.status);
+        feeder.begin()?;
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = workers.join_next() => match ended {
+                    Ok(result) => result?,
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+                event = received.recv() => match event {
+                    Some(event) => feeder.take(event)?,
+                    None => break,
+                },
+            }
+        }
+        feeder.end()?;
+        Ok(planned)
+    }
+}
+
+fn unix_micros() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|d| i64::try_from(d.as_micros()).ok()).unwrap_or(0)
+}
+
+/// A snapshot whose workers are connected.
+pub(super) struct Ready {
+    planned: Vec<Planned>,
+    units: Vec<Unit>,
+    clients: Vec<Client>,
+    time: i64,
+}
+
+/// Copies units until there are none.
+struct Worker {
+    client: Client,
+    queue: Arc<Queue>,
+    names: Arc<[String]>,
+    credits: Credits,
+    events: mpsc::Sender<Event>,
+}
+
+impl Worker {
+    async fn run(self) -> Result<(), CodedError> {
+        while let Some(unit) = self.queue.units.get(self.queue.next.fetch_add(1, Ordering::Relaxed)) {
+            self.copy(unit).await?;
+            if self.events.send(Event::UnitDone { table: unit.table }).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy(&self, unit: &Unit) -> Result<(), CodedError> {
+        let name = self.names.get(unit.table).map_or("", String::as_str);
+        let failed = |e: tokio_postgres::Error| classify(&e, &format!("copying table \"{name}\""));
+        let broken =
+            |e: tuples::TupleError| CodedError::transient(codes::COPY, format!("the copy of table \"{name}\" was not understood: {e}"));
+        // Credit first: the server starts to send with the statement.
+        let mut held = Held::take(&self.credits, CHUNK as u32).await;
+        let mut stream = pin!(self.client.copy_out(unit.sql.as_str()).await.map_err(failed)?);
+        let mut tuples = Tuples::new(CHUNK + CHUNK / 8);
+        while let Some(bytes) = stream.try_next().await.map_err(failed)? {
+            tuples.push(&bytes).map_err(broken)?;
+            if tuples.len() >= CHUNK {
+                if !self.send(unit.table, &mut tuples, held).await {
+                    return Ok(());
+                }
+                held = Held::take(&self.credits, CHUNK as u32).await;
+            }
+        }
+        tuples.end().map_err(broken)?;
+        self.send(unit.table, &mut tuples, held).await;
+        Ok(())
+    }
+
+    /// Sends the whole tuples with the credit for them. False: the snapshot is over.
+    async fn send(&self, table: usize, tuples: &mut Tuples, mut held: Held) -> bool {
+        let (bytes, rows) = tuples.take();
+        if rows.is_empty() {
+            return true;
+        }
+        held.settle(bytes.len()).await;
+        self.events.send(Event::Rows { table, bytes, rows, held }).await.is_ok()
+    }
+}
+
+/// A table on its way.
+struct Progress {
+    begun: bool,
+    ordinal: u64,
+    units_left: usize,
+    name: String,
+}
+
+/// The one task that sends: it gives rows their order.
+struct Feeder<'a> {
+    lsn: u64,
+    time: i64,
+    planned: &'a [Planned],
+    progress: Vec<Progress>,
+    rows: u64,
+    out: &'a mut dyn ChunkSender,
+    status: &'a SourceStatus,
+}
+
+impl<'a> Feeder<'a> {
+    fn new(lsn: u64, time: i64, planned: &'a [Planned], out: &'a mut dyn ChunkSender, status: &'a SourceStatus) -> Self {
+        let progress = planned.iter().map(|p| Progress { begun: false, ordinal: 0, units_left: p.units, name: p.schema.full_name() });
+        Self { lsn, time, planned, progress: progress.collect(), rows: 0, out, status }
+    }
+
+    fn send(&mut self, items: Vec<RawItem>, credit: u32) -> Result<(), CodedError> {
+        // At least one more than the rows sent: the upper of a chunk lies past its rows' tokens.
+        let upper = Ts::new(self.lsn, self.rows.saturating_add(1));
+        self.out.send(Chunk { items, upper, credit }).map_err(closed)
+    }
+
+    /// Moves time to the snapshot, and ends tables that have no unit at all (a root without partitions).
+    fn begin(&mut self) -> Result<(), CodedError> {
+        self.out.send(Chunk { items: Vec::new(), upper: Ts::new(self.lsn, 0), credit: 0 }).map_err(closed)?;
+        for (progress, planned) in self.progress.iter().zip(self.planned) {
+            self.status.table(&progress.name, |table| {
+                table.phase = Phase::Snapshot;
+                table.snapshot_rows = 0;
+                table.estimated_rows = planned.estimated_rows;
+            });
+        }
+        for table in 0..self.planned.len() {
+            if self.progress[table].units_left == 0 {
+                let items = vec![self.mark_begin(table), self.mark_end(table)];
+                self.send(items, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_begin(&mut self, table: usize) -> RawItem {
+        self.progress[table].begun = true;
+        let table = Arc::clone(&self.planned[table].schema);
+        RawItem::Ready(Item::Mark(Mark::SnapshotBegin { table, lsn: self.lsn }))
+    }
+
+    fn mark_end(&mut self, table: usize) -> RawItem {
+        let table = Arc::clone(&self.planned[table].schema);
+        RawItem::Ready(Item::Mark(Mark::SnapshotEnd { table, lsn: self.lsn }))
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), CodedError> {
+        let (Event::Rows { table, .. } | Event::UnitDone { table }) = event;
+        let mut items = Vec::with_capacity(2);
+        if !self.progress[table].begun {
+            items.push(self.mark_begin(table));
+        }
+        match event {
+            Event::Rows { bytes, rows, held, .. } => {
+                let count = rows.len() as u64;
+                self.status.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                let progress = &mut self.progress[table];
+                let row = |((start, end), ordinal)| RawRow { start, end, commit: 0, ordinal };
+                let rows = rows.into_iter().zip(progress.ordinal..).map(row).collect();
+                progress.ordinal += count;
+                self.rows += count;
+                self.status.table(&progress.name, |status| status.snapshot_rows += count);
+                items.push(RawItem::Raw(RawRows {
+                    table: Arc::clone(&self.planned[table].schema),
+                    format: Format::CopyBinary,
+                    bytes,
+                    commits: vec![Commit { lsn: self.lsn, time: self.time }],
+                    rows,
+                }));
+                self.send(items, held.hand_over())
+            }
+            Event::UnitDone { .. } => {
+                self.progress[table].units_left -= 1;
+                if self.progress[table].units_left == 0 {
+                    items.push(self.mark_end(table));
+                }
+                if items.is_empty() { Ok(()) } else { self.send(items, 0) }
+            }
+        }
+    }
+
+    /// Moves time past the snapshot.
+    fn end(&mut self) -> Result<(), CodedError> {
+        debug_assert!(self.progress.iter().all(|p| p.begun && p.units_left == 0), "a worker that ends early is an error");
+        self.out.send(Chunk { items: Vec::new(), upper: Ts::after(self.lsn), credit: 0 }).map_err(closed)
+    }
+}
+
+/// The dataflow is gone.
+pub(super) fn closed(error: crate::contract::SourceClosed) -> CodedError {
+    CodedError::definite(codes::CLOSED, error.to_string())
+}

@@ -1,0 +1,142 @@
+//! What the source keeps over a restart: whose slot it is, and whether the snapshot is complete.
+//!
+//! ```text
+//! nothing ──> creating ──> snapshot ──> streaming
+//!                 └───────────┴── died here: the slot is ours and unfinished, it is dropped and made anew
+//! ```
+//! The position itself is the slot's `confirmed_flush_lsn`: the server keeps it.
+
+use super::codes;
+use crate::contract::{CodedError, StateKey, StateStore};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How far the source has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// The slot is about to be made.
+    Creating,
+    /// Existing rows are being copied.
+    Snapshot,
+    /// Every row of the snapshot is durable.
+    Streaming,
+}
+
+/// The source's own document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// `IDENTIFY_SYSTEM`'s system identifier.
+    pub system_identifier: String,
+    /// The timeline last seen.
+    pub timeline: u32,
+    /// The database.
+    pub database: String,
+    /// The replication slot, made by this source.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+    /// How far it has come.
+    pub stage: Stage,
+    /// The slot's consistent point.
+    pub consistent_lsn: Option<u64>,
+    /// The `commit_lsn` of the snapshot's rows.
+    pub snapshot_lsn: Option<u64>,
+}
+
+/// A table's document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableProgress {
+    /// How far it has come.
+    pub stage: Stage,
+    /// The `commit_lsn` of its snapshot's rows; nothing for a table that was never copied.
+    pub snapshot_lsn: Option<u64>,
+    /// Its object id.
+    pub relation: u32,
+}
+
+/// Where the documents are.
+pub(super) struct Documents<'a> {
+    /// The store.
+    pub store: &'a dyn StateStore,
+    /// The pipeline.
+    pub pipeline: &'a str,
+    /// The source.
+    pub source: &'a str,
+}
+
+impl Documents<'_> {
+    fn unreadable(&self, error: serde_json::Error) -> CodedError {
+        CodedError::definite(codes::STATE, format!("the state of source \"{}\" was not understood", self.source))
+            .caused_by(error)
+            .hint("it may have been written by a newer version; run that version, or give the source a new name to start anew")
+    }
+
+    /// The source's document.
+    pub(super) fn load(&self) -> Result<Option<Progress>, CodedError> {
+        let value = self.store.load(&StateKey::node(self.pipeline, self.source))?;
+        value.map(serde_json::from_value).transpose().map_err(|e| self.unreadable(e))
+    }
+
+    /// The tables' documents, by `schema.table`.
+    pub(super) fn tables(&self) -> Result<BTreeMap<String, TableProgress>, CodedError> {
+        let all = self.store.list(self.pipeline, self.source)?;
+        let tables = all.into_iter().filter(|(key, _)| !key.table.is_empty());
+        tables.map(|(key, value)| Ok((key.table, serde_json::from_value(value).map_err(|e| self.unreadable(e))?))).collect()
+    }
+
+    /// Stores the source's document and its tables', all or none; tables not named are removed.
+    pub(super) fn store(&self, progress: &Progress, tables: &BTreeMap<String, TableProgress>) -> Result<(), CodedError> {
+        let mut changes = vec![(StateKey::node(self.pipeline, self.source), Some(value(progress)))];
+        for (key, _) in self.store.list(self.pipeline, self.source)? {
+            if !key.table.is_empty() && !tables.contains_key(&key.table) {
+                changes.push((key, None));
+            }
+        }
+        changes.extend(tables.iter().map(|(name, table)| (StateKey::table(self.pipeline, self.source, name), Some(value(table)))));
+        self.store.store(&changes)
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&self) -> Result<(), CodedError> {
+        let all = self.store.list(self.pipeline, self.source)?;
+        self.store.store(&all.into_iter().map(|(key, _)| (key, None)).collect::<Vec<_>>())
+    }
+}
+
+fn value(document: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(document).expect("plain data becomes JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::MemoryState;
+
+    #[test]
+    fn documents_survive_and_old_tables_go() {
+        let store = MemoryState::default();
+        let documents = Documents { store: &store, pipeline: "p", source: "s" };
+        assert_eq!(documents.load().unwrap(), None);
+        let mut progress = Progress {
+            system_identifier: "7".into(),
+            timeline: 1,
+            database: "d".into(),
+            slot: "x".into(),
+            publication: "x".into(),
+            stage: Stage::Creating,
+            consistent_lsn: None,
+            snapshot_lsn: None,
+        };
+        let table = TableProgress { stage: Stage::Streaming, snapshot_lsn: Some(6), relation: 9 };
+        documents.store(&progress, &BTreeMap::from([("a.b".into(), table.clone()), ("a.c".into(), table.clone())])).unwrap();
+        progress.stage = Stage::Streaming;
+        documents.store(&progress, &BTreeMap::from([("a.b".into(), table.clone())])).unwrap();
+        assert_eq!(documents.load().unwrap(), Some(progress));
+        assert_eq!(documents.tables().unwrap(), BTreeMap::from([("a.b".into(), table)]));
+        store.store(&[(StateKey::node("p", "s"), Some(serde_json::json!({ "slot": 1 })))]).unwrap();
+        assert_eq!(documents.load().unwrap_err().code.id, "PG0025");
+        documents.clear().unwrap();
+        assert_eq!(documents.load().unwrap(), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! The stream: reads pgoutput, frames it, sends chunks.
+//!
+//! ```text
+//! credit ──> read ──> frame ──> assemble ──Chunk──> dataflow
+//!                       │ Relation: a look-up on the side connection
+//! ```
+//! # Guarantees
+//! Bytes are read after credit for them was taken; pausing is not reading. A read that gave no selected row
+//! still moves time. On `stop` the stream ends in good order: what is durable is confirmed before it closes.
+//!
+//! Hot path: see `frame` and `assemble`.
+
+use super::catalog::Catalog;
+use super::connect::{ReadChunk, Replication, ReplicationReader};
+use super::credit::Held;
+use super::frame::{self, Frame};
+use super::quote::{identifier, replication_literal};
+use super::report::{self, Reporter};
+use super::run::{Run, stopped};
+use super::setup::Server;
+use super::{assemble::StreamError, codes, snapshot};
+use crate::contract::{Chunk, CodedError, Lsn, Phase, Ts};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+use tracing::info;
+
+/// Bytes read at a time while there is much.
+const READ_MOST: usize = 256 << 10;
+/// Bytes read at a time, and credit held, while there is little.
+const READ_LEAST: usize = 16 << 10;
+/// How often a chunk without rows is sent.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+/// How long the server may take to end the stream.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// What streaming starts from.
+pub(super) struct Prepared {
+    pub server: Server,
+    pub client: Arc<Client>,
+    pub replication: Replication,
+    /// Where the server is asked to start.
+    pub start: u64,
+    /// Tables that were there at the start, by `schema.table`.
+    pub known: BTreeSet<String>,
+}
+
+/// The command that starts the stream.
+pub(super) fn command(slot: &str, publication: &str, start: u64) -> String {
+    format!(
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
+        identifier(slot),
+        Lsn(start),
+        replication_literal(&identifier(publication))
+    )
+}
+
+/// The reading side of one session.
+struct Session<'a> {
+    run: &'a mut Run,
+    client: Arc<Client>,
+    reader: ReplicationReader,
+    bell: Arc<Notify>,
+    known: BTreeSet<String>,
+    /// How far chunks have reached.
+    sent: Ts,
+    told: Option<Instant>,
+}
+
+impl Run {
+    /// Streams until stopped, or until something fails.
+    pub(super) async fn stream(&mut self, prepared: Prepared) -> Result<(), CodedError> {
+        let Prepared { server, client, replication, start, known } = prepared;
+        let command = command(&self.settings.slot, &self.settings.publication, start);
+        let (reader, writer) = replication.start(&command).await?.split();
+        self.confirm.lock().unwrap_or_else(PoisonError::into_inner).start(start);
+        self.assembler.start(start);
+        self.status.set_phase(Phase::Streaming, None);
+        for table in &known {
+            self.status.table(table, |table| table.phase = Phase::Streaming);
+        }
+        info!(slot = self.settings.slot, lsn = %Lsn(start), "streaming");
+        let bell = Arc::new(Notify::new());
+        let (finish, finished) = oneshot::channel();
+        let mut tasks = JoinSet::new();
+        let reporter = Reporter {
+            writer,
+            confirm: Arc::clone(&self.confirm),
+            durable: self.durable.clone(),
+            status: Arc::clone(&self.status),
+            every: report::pace(server.sender_timeout),
+            bell: Arc::clone(&bell),
+        };
+        tasks.spawn(reporter.run(finished));
+        let (beat, standby, status) = (self.settings.heartbeat.0, server.standby, Arc::clone(&self.status));
+        let side = Arc::clone(&client);
+        tasks.spawn(async move {
+            report::heartbeat(side, beat, standby, status).await;
+            Ok(())
+        });
+        let mut session = Session { run: self, client, reader, bell, known, sent: Ts::default(), told: None };
+        session.read(&mut tasks).await?;
+        session.close(finish, &mut tasks).await
+    }
+}
+
+impl Session<'_> {
+    /// Reads until stopped.
+    async fn read(&mut self, tasks: &mut JoinSet<Result<(), CodedError>>) -> Result<(), CodedError> {
+        let mut stop = self.run.stop.clone();
+        let mut want = READ_LEAST;
+        self.send(None)?;
+        loop {
+            let read = async {
+                let held = Held::take(&self.run.credits, want as u32).await;
+                (held, self.reader.read(want).await)
+            };
+            let (held, chunk) = tokio::select! {
+                biased;
+                () = stopped(&mut stop) => return Ok(()),
+                Some(ended) = tasks.join_next() => {
+                    match ended {
+                        Ok(result) => result?,
+                        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                    }
+                    continue;
+                }
+                (held, chunk) = read => (held, chunk?),
+            };
+            self.run.advanced = true;
+            want = (chunk.bytes.len() * 2).clamp(READ_LEAST, READ_MOST);
+            self.take(&chunk, held).await?;
+            if chunk.ended {
+                return Err(CodedError::transient(codes::STREAM, "the server ended the replication stream"));
+            }
+        }
+    }
+
+    /// Handles what one read gave.
+    async fn take(&mut self, chunk: &ReadChunk, mut held: Held) -> Result<(), CodedError> {
+        self.run.status.bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+        for (start, end) in &chunk.messages {
+            let payload = chunk.bytes.get(*start as usize..*end as usize);
+            let payload = payload.ok_or(StreamError::Frame(frame::FrameError::Truncated("payload")))?;
+            match frame::parse(payload).map_err(StreamError::from)? {
+                Frame::Relation(relation) => self.relation(&relation).await?,
+                Frame::Type { oid, name } => self.run.catalog.announce(oid, name),
+                frame => {
+                    if let Frame::Keepalive { wal_end, reply } = frame {
+                        self.keepalive(wal_end, reply);
+                    }
+                    self.run.assembler.frame(&frame, &chunk.bytes, *start, *end)?;
+                }
+            }
+        }
+        held.settle(chunk.bytes.len()).await;
+        self.send(Some(held))
+    }
+
+    fn keepalive(&self, wal_end: u64, reply: bool) {
+        let mut confirm = self.run.confirm.lock().unwrap_or_else(PoisonError::into_inner);
+        confirm.received(wal_end);
+        confirm.asked = false;
+        if reply {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Sends what was assembled, with its credit. Without rows the credit goes back.
+    fn send(&mut self, held: Option<Held>) -> Result<(), CodedError> {
+        let made = self.run.assembler.finish();
+        let status = Arc::clone(&self.run.status);
+        status.changes.fetch_add(made.changes, Ordering::Relaxed);
+        status.transactions.fetch_add(made.transactions, Ordering::Relaxed);
+        {
+            let mut confirm = self.run.confirm.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((ts, lsn)) = made.confirm {
+                confirm.when(ts, lsn);
+            }
+            status.received_lsn.store(confirm.read_to(), Ordering::Relaxed);
+            status.server_lsn.fetch_max(confirm.read_to(), Ordering::Relaxed);
+        }
+        for table in &made.first {
+            self.first(&table.full_name());
+        }
+        let recently = self.told.is_some_and(|told| told.elapsed() < PROGRESS_EVERY);
+        if made.items.is_empty() && (made.upper <= self.sent || recently) {
+            return Ok(());
+        }
+        self.sent = made.upper;
+        self.told = Some(Instant::now());
+        let credit = held.filter(|_| !made.items.is_empty()).map_or(0, Held::hand_over);
+        self.run.send(Chunk { items: made.items, upper: made.upper, credit })
+    }
+
+    /// Says when a table was not there at the start.
+    fn first(&mut self, name: &str) {
+        if !self.known.contains(name) {
+            info!(table = name, "the table is new to the stream: rows from before it was published are not copied");
+            self.run.status.table(name, |table| table.phase = Phase::Streaming);
+            self.known.insert(name.to_owned());
+        }
+    }
+
+    async fn relation(&mut self, relation: &frame::Relation) -> Result<(), CodedError> {
+        let (schema, name) = (&relation.schema, &relation.name);
+        let system = schema.starts_with("pg_") || schema == "information_schema";
+        if system || !self.run.settings.tables.matches(schema, name) {
+            self.run.assembler.relation(relation.id, None);
+            return Ok(());
+        }
+        let catalog: &mut Catalog = &mut self.run.catalog;
+        let table = catalog.reconcile(&self.client, relation).await?;
+        self.run.assembler.relation(relation.id, Some(table));
+        Ok(())
+    }
+
+    /// Ends in good order: waits until everything sent is durable, confirms it, closes the stream.
+    async fn close(mut self, finish: oneshot::Sender<()>, tasks: &mut JoinSet<Result<(), CodedError>>) -> Result<(), CodedError> {
+        let all = self.run.drained().await;
+        if all {
+            self.run.confirm.lock().unwrap_or_else(PoisonError::into_inner).all_durable();
+        }
+        if finish.send(()).is_err() {
+            // The connection is gone; what is durable is read again next time, and the sinks know it.
+            return Ok(());
+        }
+        let ended = async {
+            while let Ok(chunk) = self.reader.read(READ_MOST).await {
+                if chunk.ended {
+                    break;
+                }
+            }
+            // The heartbeat has no end of its own.
+            while let Some(Ok(Err(_))) = tasks.join_next().await {}
+        };
+        let _ = tokio::time::timeout(CLOSE, ended).await;
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Sends a chunk.
+    pub(super) fn send(&mut self, chunk: Chunk) -> Result<(), CodedError> {
+        match &mut self.out {
+            Some(out) => out.send(chunk).map_err(snapshot::closed),
+            None => Err(snapshot::closed(crate::contract::SourceClosed)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_the_command_are_quoted() {
+        assert_eq!(
+            command("s", "a'b\"c", 0x16_0000_0001),
+            "START_REPLICATION SLOT \"s\" LOGICAL 16/1 (proto_version '1', publication_names '\"a''b\"\"c\"')"
+        );
+    }
+}

@@ -1,0 +1,8 @@
+//! The source against real servers, with a sink that is a model: it applies every row and refuses a
+//! token that does not ascend.
+
+mod driver;
+mod failures;
+mod preflight;
+mod snapshot;
+mod stream;

@@ -1,0 +1,5 @@
+//! State that survives a restart.
+
+mod sqlite;
+
+pub use sqlite::SqliteState;

@@ -1,0 +1,149 @@
+//! State in one SQLite file: a document for each pipeline, node and table.
+//!
+//! # Guarantees
+//! A store is durable on return (`synchronous = FULL`) and all or nothing. One process has the file at a
+//! time: a second is refused, as two writers of one pipeline's state would each undo the other.
+
+use etl_stream_operators::contract::{Code, CodedError, Exit, StateKey, StateStore};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// The state file cannot be opened.
+pub(crate) const STATE_OPEN: Code = Code::new("RUN0010", Exit::Environment);
+/// The state file cannot be read or written.
+pub(crate) const STATE_IO: Code = Code::new("RUN0011", Exit::Failure);
+
+/// The newest layout of the file, in `PRAGMA user_version`.
+const VERSION: i64 = 1;
+
+/// An open state file.
+pub struct SqliteState {
+    connection: Mutex<Connection>,
+    path: String,
+}
+
+impl SqliteState {
+    /// Opens the file, and makes it and its folder if they are not there.
+    ///
+    /// # Errors
+    /// `RUN0010` when it cannot be made, is in use, or was written by a newer version.
+    pub fn open(path: &Path) -> Result<Self, CodedError> {
+        let shown = path.display().to_string();
+        let failed = |why: String| {
+            CodedError::definite(STATE_OPEN, format!("state file \"{shown}\" was not opened: {why}"))
+                .hint("check the folder's permissions and that no other etl-stream uses this file, or set `state: { path: … }`")
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| failed(e.to_string()))?;
+        }
+        let connection = Connection::open(path).map_err(|e| failed(e.to_string()))?;
+        let version: i64 = connection
+            .execute_batch(
+                "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN IMMEDIATE; COMMIT;",
+            )
+            .and_then(|()| connection.query_row("PRAGMA user_version", [], |row| row.get(0)))
+            .map_err(|e| failed(e.to_string()))?;
+        if version > VERSION {
+            return Err(failed(format!("it has layout {version}, and this version knows {VERSION}")));
+        }
+        connection
+            .execute_batch(&format!(
+                "CREATE TABLE IF NOT EXISTS progress (
+                     pipeline TEXT NOT NULL, node TEXT NOT NULL, tbl TEXT NOT NULL,
+                     document TEXT NOT NULL, updated_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+                     PRIMARY KEY (pipeline, node, tbl)) WITHOUT ROWID;
+                 PRAGMA user_version = {VERSION};"
+            ))
+            .map_err(|e| failed(e.to_string()))?;
+        Ok(Self { connection: Mutex::new(connection), path: shown })
+    }
+
+    fn failed(&self, doing: &str, error: rusqlite::Error) -> CodedError {
+        CodedError::definite(STATE_IO, format!("state file \"{}\" was not {doing}", self.path))
+            .caused_by(error)
+            .hint("check that its disk is not full")
+    }
+
+    fn document(&self, text: &str) -> Result<Value, CodedError> {
+        serde_json::from_str(text).map_err(|e| {
+            CodedError::definite(STATE_IO, format!("state file \"{}\" holds a document that is not JSON", self.path)).caused_by(e)
+        })
+    }
+}
+
+impl StateStore for SqliteState {
+    fn load(&self, key: &StateKey) -> Result<Option<Value>, CodedError> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let text: Option<String> = connection
+            .query_row(
+                "SELECT document FROM progress WHERE pipeline = ?1 AND node = ?2 AND tbl = ?3",
+                params![key.pipeline, key.node, key.table],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(|e| self.failed("read", e))?;
+        text.map(|text| self.document(&text)).transpose()
+    }
+
+    fn list(&self, pipeline: &str, node: &str) -> Result<Vec<(StateKey, Value)>, CodedError> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut statement = connection
+            .prepare_cached("SELECT tbl, document FROM progress WHERE pipeline = ?1 AND node = ?2 ORDER BY tbl")
+            .map_err(|e| self.failed("read", e))?;
+        let rows: Vec<(String, String)> = statement
+            .query_map(params![pipeline, node], |row| Ok((row.get(0)?, row.get(1)?)))
+            .and_then(Iterator::collect)
+            .map_err(|e| self.failed("read", e))?;
+        rows.into_iter().map(|(table, text)| Ok((StateKey::table(pipeline, node, &table), self.document(&text)?))).collect()
+    }
+
+    fn store(&self, changes: &[(StateKey, Option<Value>)]) -> Result<(), CodedError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = || {
+            let transaction = connection.transaction()?;
+            for (key, value) in changes {
+                match value {
+                    Some(value) => transaction.execute(
+                        "INSERT INTO progress (pipeline, node, tbl, document) VALUES (?1, ?2, ?3, ?4)
+                         ON CONFLICT DO UPDATE SET document = excluded.document, updated_at = CURRENT_TIMESTAMP",
+                        params![key.pipeline, key.node, key.table, value.to_string()],
+                    )?,
+                    None => transaction.execute(
+                        "DELETE FROM progress WHERE pipeline = ?1 AND node = ?2 AND tbl = ?3",
+                        params![key.pipeline, key.node, key.table],
+                    )?,
+                };
+            }
+            transaction.commit()
+        };
+        let mut write = write;
+        write().map_err(|e| self.failed("written", e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn documents_survive_and_a_second_process_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/state.db");
+        let (source, table) = (StateKey::node("p", "s"), StateKey::table("p", "s", "public.t"));
+        let state = SqliteState::open(&path).unwrap();
+        state.store(&[(source.clone(), Some(json!({"lsn": 1}))), (table.clone(), Some(json!("x")))]).unwrap();
+        state.store(&[(source.clone(), Some(json!({"lsn": 2}))), (StateKey::node("p", "other"), Some(json!(0)))]).unwrap();
+        let second = SqliteState::open(&path).err().expect("the file is locked");
+        assert_eq!(second.code, STATE_OPEN);
+        drop(state);
+        let state = SqliteState::open(&path).unwrap();
+        assert_eq!(state.list("p", "s").unwrap(), [(source.clone(), json!({"lsn": 2})), (table.clone(), json!("x"))]);
+        state.store(&[(table.clone(), None)]).unwrap();
+        assert_eq!((state.load(&table).unwrap(), state.load(&source).unwrap()), (None, Some(json!({"lsn": 2}))));
+        std::fs::write(folder.path().join("not.db"), "this is no database, and long enough to have a header of one").unwrap();
+        assert_eq!(SqliteState::open(&folder.path().join("not.db")).err().map(|e| e.code), Some(STATE_OPEN));
+    }
+}

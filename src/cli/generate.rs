@@ -1,0 +1,54 @@
+//! `etl-stream generate`: everything that follows from the code.
+
+use super::{Shell, command, reference, schema};
+use crate::exit::Failure;
+use clap::{Args, Subcommand};
+use clap_complete::Shell as CompletionShell;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The JSON Schema of a pipeline file, for editors.
+    Schema,
+    /// Completions for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: CompletionShell,
+    },
+    /// The man page; with --out one for each command.
+    Man {
+        /// The folder to write the pages to.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// The reference of settings, commands and error codes, as Markdown.
+    Reference,
+}
+
+impl GenerateArgs {
+    pub(super) fn run(self, shell: &mut Shell<'_>) -> Result<(), Failure> {
+        match self.what {
+            What::Schema => writeln!(shell.out, "{:#}", schema::schema(shell.registry))?,
+            What::Completions { shell: which } => {
+                // clap_complete panics when its writer fails; a buffer does not.
+                let mut buffer = Vec::new();
+                clap_complete::generate(which, &mut command(), "etl-stream", &mut buffer);
+                shell.out.write_all(&buffer)?;
+            }
+            What::Man { out: Some(folder) } => {
+                std::fs::create_dir_all(&folder)?;
+                clap_mangen::generate_to(command(), &folder)?;
+            }
+            What::Man { out: None } => clap_mangen::Man::new(command()).render(&mut shell.out)?,
+            What::Reference => shell.out.write_all(reference::page(shell.registry, &command()).as_bytes())?,
+        }
+        Ok(())
+    }
+}

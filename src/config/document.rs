@@ -1,0 +1,464 @@
+//! YAML text to a tree whose every key and value knows where it stands. The only file that meets the
+//! YAML parser.
+//!
+//! ```text
+//! text ──events──> Tree { span, Scalar | List | Map }      (order kept, nothing interpreted)
+//! ```
+//! # Guarantees
+//! Hostile text is a fault, never a crash: size, depth and the number of nodes after expanding aliases are
+//! bounded. A key given twice is a fault. Anchors, aliases and merge keys (`<<`) are expanded; an explicit
+//! key wins over a merged one. Tags other than the core schema's, keys that are not scalars, and a second
+//! document are refused. Scalars follow the YAML 1.2 core schema: `no` and `on` are strings.
+
+use super::codes;
+use crate::Code;
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, StrInput, Tag};
+use std::collections::{HashMap, HashSet};
+
+/// The largest file read, in bytes.
+pub(super) const MAX_BYTES: usize = 16 << 20;
+/// The deepest nesting.
+const MAX_DEPTH: usize = 64;
+/// The most nodes, aliases expanded.
+const MAX_NODES: usize = 1 << 20;
+
+/// A part of the text, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    /// Its first byte.
+    pub start: usize,
+    /// The byte after its last.
+    pub end: usize,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    pub(super) span: Span,
+    pub(super) value: Value,
+}
+
+/// What a value is.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Scalar(Scalar),
+    List(Vec<Tree>),
+    Map(Vec<Entry>),
+}
+
+/// A scalar, not yet interpreted.
+#[derive(Clone, Debug)]
+pub(super) struct Scalar {
+    /// Its text, after escapes and interpolation.
+    pub(super) text: String,
+    /// Written without quotes: the core schema decides what it is.
+    pub(super) plain: bool,
+    /// The text before interpolation, if there was something to interpolate.
+    pub(super) raw: Option<String>,
+    /// Its value is not known: a placeholder that was left alone, or has no value.
+    pub(super) opaque: bool,
+}
+
+/// A key with its value.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) key_span: Span,
+    pub(super) value: Tree,
+}
+
+/// Something wrong with the text.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) code: Code,
+    pub(super) span: Span,
+    pub(super) earlier: Option<Span>,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Fault {
+    fn new(span: Span, message: impl Into<String>, help: Option<&str>) -> Self {
+        Self { code: codes::SYNTAX, span, earlier: None, message: message.into(), help: help.map(Into::into) }
+    }
+}
+
+impl Tree {
+    pub(super) fn scalar(&self) -> Option<&Scalar> {
+        if let Value::Scalar(scalar) = &self.value { Some(scalar) } else { None }
+    }
+
+    pub(super) fn map(&self) -> Option<&[Entry]> {
+        if let Value::Map(entries) = &self.value { Some(entries) } else { None }
+    }
+
+    pub(super) fn list(&self) -> Option<&[Self]> {
+        if let Value::List(items) = &self.value { Some(items) } else { None }
+    }
+
+    /// The entry of a key.
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        self.map()?.iter().find(|entry| entry.key == key)
+    }
+
+    /// Whether it is what YAML calls null: empty, `~` or `null`.
+    pub(super) fn is_null(&self) -> bool {
+        self.scalar().is_some_and(|s| s.plain && s.raw.is_none() && resolve(&s.text).is_null())
+    }
+
+    /// The word for messages.
+    pub(super) fn noun(&self) -> &'static str {
+        match &self.value {
+            Value::Scalar(_) if self.is_null() => "nothing",
+            Value::Scalar(_) => "a single value",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+        }
+    }
+
+    fn size(&self) -> (usize, usize) {
+        let children: Vec<&Self> = match &self.value {
+            Value::Scalar(_) => return (1, 1),
+            Value::List(items) => items.iter().collect(),
+            Value::Map(entries) => entries.iter().map(|e| &e.value).collect(),
+        };
+        children.into_iter().map(Self::size).fold((1, 1), |(n, depth), (m, d)| (n + m, depth.max(d + 1)))
+    }
+}
+
+/// What a plain scalar is by the YAML 1.2 core schema (YAML 1.2.2, 10.3.2).
+///
+/// Integers beyond 64 bits, infinities and NaN stay text: JSON numbers cannot hold them.
+pub(super) fn resolve(text: &str) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Json::Null,
+        "true" | "True" | "TRUE" => return Json::Bool(true),
+        "false" | "False" | "FALSE" => return Json::Bool(false),
+        _ => {}
+    }
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let all = |part: &str, is: fn(&u8) -> bool| !part.is_empty() && part.bytes().all(|b| is(&b));
+    if all(digits, u8::is_ascii_digit) {
+        let signed = text.strip_prefix('+').unwrap_or(text);
+        return signed.parse::<u64>().map(Json::from).or_else(|_| signed.parse::<i64>().map(Json::from)).unwrap_or_else(|_| text.into());
+    }
+    for (prefix, radix) in [("0o", 8), ("0x", 16)] {
+        if let Some(digits) = text.strip_prefix(prefix)
+            && digits.bytes().all(|b| char::from(b).is_digit(radix))
+        {
+            return u64::from_str_radix(digits, radix).map_or_else(|_| text.into(), Json::from);
+        }
+    }
+    let (mantissa, exponent) = digits.split_once(['e', 'E']).map_or((digits, None), |(m, e)| (m, Some(e)));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let float = whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
+        && (!whole.is_empty() || !fraction.is_empty())
+        && exponent.is_none_or(|e| all(e.strip_prefix(['-', '+']).unwrap_or(e), u8::is_ascii_digit));
+    if float && let Some(number) = text.parse().ok().and_then(serde_json::Number::from_f64) {
+        return Json::Number(number);
+    }
+    text.into()
+}
+
+/// Reads the text. The tree is there when the text was read to its end, faults or not.
+pub(super) fn parse(text: &str) -> (Option<Tree>, Vec<Fault>) {
+    if text.len() > MAX_BYTES {
+        return (None, vec![Fault::new(Span::default(), format!("the file is larger than {} MiB", MAX_BYTES >> 20), None)]);
+    }
+    let options = granit_parser::options! {
+        emit_comments: false,
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
+    };
+    let mut reader = Reader {
+        events: Parser::new_from_str_with_options(text, options),
+        anchors: HashMap::new(),
+        nodes: 0,
+        end: text.len(),
+        faults: Vec::new(),
+    };
+    let tree = match reader.document() {
+        Ok(tree) => Some(tree),
+        Err(fault) => {
+            reader.faults.push(*fault);
+            None
+        }
+    };
+    (tree, reader.faults)
+}
+
+struct Reader<'t> {
+    events: Parser<'t, StrInput<'t>>,
+    anchors: HashMap<usize, Tree>,
+    nodes: usize,
+    end: usize,
+    faults: Vec<Fault>,
+}
+
+type Read<T> = Result<T, Box<Fault>>;
+
+impl<'t> Reader<'t> {
+    fn fault<T>(span: Span, message: impl Into<String>, help: Option<&str>) -> Read<T> {
+        Err(Box::new(Fault::new(span, message, help)))
+    }
+
+    fn next(&mut self) -> Read<(Event<'t>, Span)> {
+        match self.events.next_event() {
+            Some(Ok((event, span))) => {
+                let start = span.start.byte_offset().unwrap_or(self.end).min(self.end);
+                Ok((event, Span { start, end: span.end.byte_offset().unwrap_or(self.end).clamp(start, self.end) }))
+            }
+            Some(Err(error)) => Err(Box::new(self.scan_fault(&error))),
+            None => Ok((Event::StreamEnd, Span { start: self.end, end: self.end })),
+        }
+    }
+
+    fn scan_fault(&self, error: &ScanError) -> Fault {
+        let start = error.marker().byte_offset().unwrap_or(self.end).min(self.end);
+        Fault::new(Span { start, end: start }, format!("the file is not YAML: {}", error.info()), None)
+    }
+
+    fn document(&mut self) -> Read<Tree> {
+        loop {
+            match self.next()? {
+                (Event::StreamStart | Event::DocumentStart(..), _) => {}
+                (Event::StreamEnd, span) => return Self::fault(span, "the file is empty", Some("it needs sources and sinks")),
+                (event, span) => {
+                    let tree = self.node(event, span, 0)?;
+                    loop {
+                        match self.next()? {
+                            (Event::DocumentEnd, _) => {}
+                            (Event::StreamEnd, _) => return Ok(tree),
+                            (_, span) => {
+                                let help = Some("one file is one pipeline: give each its own file");
+                                return Self::fault(span, "the file has a second YAML document", help);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, nodes: usize, span: Span) -> Read<()> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > MAX_NODES { Self::fault(span, format!("the file has more than {MAX_NODES} values"), None) } else { Ok(()) }
+    }
+
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Read<Tree> {
+        if depth > MAX_DEPTH {
+            return Self::fault(span, format!("values are nested more than {MAX_DEPTH} deep"), None);
+        }
+        self.count(1, span)?;
+        let (anchor, tree) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain && core_tag(tag.as_deref(), span)? != Some("str");
+                (anchor, Tree { span, value: Value::Scalar(Scalar { text: text.into_owned(), plain, raw: None, opaque: false }) })
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                core_tag(tag.as_deref(), span)?;
+                (anchor, self.list(span, depth)?)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                core_tag(tag.as_deref(), span)?;
+                (anchor, self.map(span, depth)?)
+            }
+            Event::Alias(id) => {
+                let Some(tree) = self.anchors.get(&id) else {
+                    return Self::fault(span, "an alias stands inside what it refers to", None);
+                };
+                let (nodes, inner) = tree.size();
+                if depth + inner > MAX_DEPTH {
+                    return Self::fault(span, format!("values are nested more than {MAX_DEPTH} deep"), None);
+                }
+                let tree = tree.clone();
+                self.count(nodes, span)?;
+                return Ok(tree);
+            }
+            _ => return Self::fault(span, "the file is not YAML: a value is missing here", None),
+        };
+        if anchor != 0 {
+            self.count(tree.size().0, span)?;
+            self.anchors.insert(anchor, tree.clone());
+        }
+        Ok(tree)
+    }
+
+    fn list(&mut self, open: Span, depth: usize) -> Read<Tree> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, close) => {
+                    return Ok(Tree { span: Span { start: open.start, end: close.end.max(open.end) }, value: Value::List(items) });
+                }
+                (event, span) => items.push(self.node(event, span, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, open: Span, depth: usize) -> Read<Tree> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut merged = Vec::new();
+        let mut places: HashMap<String, Span> = HashMap::new();
+        loop {
+            let (event, key_span) = match self.next()? {
+                (Event::MappingEnd, close) => {
+                    merge(&mut entries, merged);
+                    return Ok(Tree { span: Span { start: open.start, end: close.end.max(open.end) }, value: Value::Map(entries) });
+                }
+                next => next,
+            };
+            let key = match self.node(event, key_span, depth + 1)?.value {
+                Value::Scalar(scalar) => scalar,
+                _ => return Self::fault(key_span, "a key is a list or a map", Some("keys are plain words")),
+            };
+            let (event, span) = self.next()?;
+            let value = self.node(event, span, depth + 1)?;
+            if key.plain && key.text == "<<" {
+                match value.value {
+                    Value::Map(inner) => merged.extend(inner),
+                    Value::List(maps) if maps.iter().all(|m| m.map().is_some()) => {
+                        self.count(maps.len(), span)?;
+                        merged.extend(
+                            maps.into_iter().filter_map(|m| if let Value::Map(inner) = m.value { Some(inner) } else { None }).flatten(),
+                        );
+                    }
+                    _ => return Self::fault(span, "a merge key takes a map or a list of maps", Some("write <<: *anchor")),
+                }
+            } else if let Some(earlier) = places.get(&key.text) {
+                let mut fault = Fault::new(key_span, format!("key `{}` is given twice", key.text), Some("keep one of them"));
+                fault.code = codes::DUPLICATE;
+                fault.earlier = Some(*earlier);
+                self.faults.push(fault);
+            } else {
+                places.insert(key.text.clone(), key_span);
+                entries.push(Entry { key: key.text, key_span, value });
+            }
+        }
+    }
+}
+
+/// Adds merged entries whose keys are not there yet; the first of several wins.
+fn merge(entries: &mut Vec<Entry>, merged: Vec<Entry>) {
+    if merged.is_empty() {
+        return;
+    }
+    let mut keys: HashSet<String> = entries.iter().map(|e| e.key.clone()).collect();
+    entries.extend(merged.into_iter().filter(|entry| keys.insert(entry.key.clone())));
+}
+
+/// The core schema's tag, such as `str` of `!!str`.
+fn core_tag(tag: Option<&Tag>, span: Span) -> Read<Option<&str>> {
+    match tag {
+        None => Ok(None),
+        Some(tag) => match tag.core_suffix() {
+            Some(suffix) => Ok(Some(suffix)),
+            None => Reader::fault(span, format!("tag `{}` is not supported", tag.original()), Some("leave the tag out")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plain(tree: &Tree) -> serde_json::Value {
+        match &tree.value {
+            Value::Scalar(s) if s.plain => resolve(&s.text),
+            Value::Scalar(s) => s.text.clone().into(),
+            Value::List(items) => items.iter().map(plain).collect(),
+            Value::Map(entries) => entries.iter().map(|e| (e.key.clone(), plain(&e.value))).collect::<serde_json::Map<_, _>>().into(),
+        }
+    }
+
+    #[test]
+    fn core_schema() {
+        for (text, value) in [
+            ("", json!(null)),
+            ("~", json!(null)),
+            ("true", json!(true)),
+            ("no", json!("no")),
+            ("on", json!("on")),
+            ("12", json!(12)),
+            ("-12", json!(-12)),
+            ("+12", json!(12)),
+            ("012", json!(12)),
+            ("0o17", json!(15)),
+            ("0xfF", json!(255)),
+            ("1.5", json!(1.5)),
+            (".5", json!(0.5)),
+            ("1e3", json!(1000.0)),
+            ("1_000", json!("1_000")),
+            (".inf", json!(".inf")),
+            (".", json!(".")),
+            ("1.2.3", json!("1.2.3")),
+            ("1:30", json!("1:30")),
+            ("inf", json!("inf")),
+            ("0x", json!("0x")),
+            ("-", json!("-")),
+            ("99999999999999999999", json!("99999999999999999999")),
+        ] {
+            assert_eq!(resolve(text), value, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn trees() {
+        for (text, value) in [
+            ("a: 1\nb: ['2', no]", json!({"a": 1, "b": ["2", "no"]})),
+            ("a: &x {p: 1}\nb: *x", json!({"a": {"p": 1}, "b": {"p": 1}})),
+            ("a: &x {p: 1, q: 2}\nb: {<<: *x, q: 3}", json!({"a": {"p": 1, "q": 2}, "b": {"q": 3, "p": 1}})),
+            ("a: &x {p: 1}\nb: &y {p: 2, q: 2}\nc: {<<: [*x, *y]}", json!({"a": {"p": 1}, "b": {"p": 2, "q": 2}, "c": {"p": 1, "q": 2}})),
+            ("{\"a\": [1, true, null]}", json!({"a": [1, true, null]})),
+            ("a: !!str 12", json!({"a": "12"})),
+            ("a: |\n  x\n  y\n", json!({"a": "x\ny\n"})),
+        ] {
+            let (tree, faults) = parse(text);
+            assert!(faults.is_empty(), "{text}: {faults:?}");
+            assert_eq!(plain(&tree.expect(text)), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn refused() {
+        let deep = "[".repeat(100_000);
+        let nested: String = (0..70).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
+        let laughs: String = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned()
+            + &(1..12).map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(","))).collect::<String>();
+        for (text, message) in [
+            ("", "empty"),
+            ("# nothing\n", "empty"),
+            ("a: 1\na: 2", "given twice"),
+            ("a: [1", "not YAML"),
+            ("a: !mine 1", "tag `!mine`"),
+            ("? [1]\n: 2", "key is a list"),
+            ("a: 1\n---\nb: 2", "second YAML document"),
+            ("a: *x", "not YAML"),
+            ("a: &x [*x]", "inside what it refers to"),
+            ("a: {<<: 1}", "merge key"),
+            (deep.as_str(), ""),
+            (nested.as_str(), ""),
+            (laughs.as_str(), "more than"),
+        ] {
+            let (_, faults) = parse(text);
+            let start: String = text.chars().take(40).collect();
+            assert!(faults.first().is_some_and(|f| f.message.contains(message)), "{start}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn spans_are_bytes() {
+        let text = "ä: ö\nkey: [val, \"q\"]\n";
+        let (tree, _) = parse(text);
+        let tree = tree.expect("it parses");
+        let entry = tree.entry("key").expect("it is there");
+        let at = |span: Span| &text[span.start..span.end];
+        assert_eq!(at(entry.key_span), "key");
+        let items = entry.value.list().expect("a list");
+        assert_eq!(items.iter().map(|i| at(i.span)).collect::<Vec<_>>(), ["val", "\"q\""]);
+        assert_eq!(at(entry.value.span), "[val, \"q\"]");
+        assert_eq!(at(tree.entry("ä").expect("it is there").value.span), "ö");
+    }
+}

@@ -1,0 +1,31 @@
+//! The engine: a checked graph becomes timely dataflows, sources and writers become tokio tasks.
+//!
+//! ```text
+//! tokio  source task ══╗                                        ╔══ writer task
+//! timely               ╚═> source ─> decode ─> operator… ─> batch ─> sink
+//!                              ^                                      │
+//!                              └──────────── progress ────────────────┘
+//! ```
+//!
+//! One dataflow for each source, on every worker. Built once, alike on all workers, and dropped as a
+//! whole when anything fails.
+
+mod batch;
+mod bridge;
+mod decode;
+mod exchange;
+mod failure;
+mod operator;
+mod options;
+mod plan;
+mod run;
+mod sink;
+mod source;
+mod supervise;
+#[cfg(test)]
+mod tests;
+mod until;
+mod workers;
+
+pub use options::{RunOptions, Until};
+pub use run::{Started, run, start};

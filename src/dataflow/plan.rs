@@ -1,0 +1,120 @@
+//! What one source's dataflow consists of: the part of the graph its rows can reach, ready to be built
+//! alike on every worker.
+//!
+//! A pipeline is one dataflow for each source: log sequence numbers of two servers do not compare, and a
+//! source that fails must not hold back another (`docs/adr/0001-one-dataflow-per-source.md`).
+
+use super::batch::batch;
+use super::decode::decode;
+use super::failure::Failures;
+use super::operator::operator;
+use super::sink::sink;
+use super::source::{LastUpper, SourceEnd, source};
+use crate::Kind;
+use crate::graph::Graph;
+use etl_stream_operators::batch::Limits;
+use etl_stream_operators::contract::{CodedError, Delivery, Items, Operator, Pressure, Ts};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use timely::dataflow::Stream;
+use timely::dataflow::operators::{Concatenate, ConnectLoop, Feedback};
+use timely::worker::Worker;
+use tokio::sync::mpsc;
+
+/// An operator's instances, taken by each worker in turn.
+pub(crate) struct OperatorPlan {
+    pub(crate) name: Arc<str>,
+    pub(crate) inputs: Vec<(usize, usize)>,
+    pub(crate) outputs: usize,
+    /// One for each worker.
+    pub(crate) instances: Mutex<Vec<Option<Box<dyn Operator>>>>,
+}
+
+/// A sink's writers, one for each worker.
+pub(crate) struct SinkPlan {
+    pub(crate) name: Arc<str>,
+    pub(crate) inputs: Vec<(usize, usize)>,
+    pub(crate) limits: Limits,
+    /// One for each worker, taken as it builds: what is left open here would keep a writer waiting.
+    pub(crate) writers: Mutex<Vec<Option<mpsc::UnboundedSender<Delivery>>>>,
+}
+
+/// One source's dataflow.
+pub(crate) struct Plan {
+    pub(crate) name: Arc<str>,
+    pub(crate) node: usize,
+    /// The worker that reads.
+    pub(crate) home: usize,
+    pub(crate) end: Mutex<Option<SourceEnd>>,
+    pub(crate) last: LastUpper,
+    pub(crate) pressure: Arc<Pressure>,
+    /// By node index, so that a node comes after its inputs.
+    pub(crate) operators: BTreeMap<usize, OperatorPlan>,
+    pub(crate) sinks: BTreeMap<usize, SinkPlan>,
+    pub(crate) failures: Failures,
+}
+
+/// The nodes that rows of a source reach, in order: the source, then each node after its inputs.
+pub(crate) fn reachable(graph: &Graph, source: usize) -> Vec<usize> {
+    let mut reached = vec![source];
+    for (index, node) in graph.nodes.iter().enumerate() {
+        if node.kind != Kind::Source && node.inputs.iter().any(|input| reached.contains(&input.node)) {
+            reached.push(index);
+        }
+    }
+    reached
+}
+
+impl Plan {
+    /// Builds the dataflow on one worker. Every worker builds the same operators in the same order.
+    pub(crate) fn build(&self, worker: &mut Worker) {
+        let index = worker.index();
+        let end = if index == self.home { self.end.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        worker.dataflow_named::<Ts, _, _>(&format!("source {}", self.name), |scope| {
+            let (handle, acks) = scope.feedback::<Items>(());
+            let raw = source(scope, &self.name, acks, end);
+            let decoded = decode(raw, Arc::clone(&self.name), self.failures.clone());
+            let mut streams: HashMap<(usize, usize), Stream<'_, Ts, Items>> = HashMap::from([((self.node, 0), decoded)]);
+            for (node, plan) in &self.operators {
+                let input = gather(scope, &streams, &plan.inputs);
+                let instance = take(&plan.instances, index);
+                let outputs = operator(input, Arc::clone(&plan.name), instance, plan.outputs, self.failures.clone());
+                streams.extend(outputs.into_iter().enumerate().map(|(output, stream)| ((*node, output), stream)));
+            }
+            let mut progress = Vec::new();
+            for plan in self.sinks.values() {
+                let input = gather(scope, &streams, &plan.inputs);
+                let sealed = batch(input, Arc::clone(&plan.name), plan.limits, Arc::clone(&self.pressure), self.failures.clone());
+                progress.push(sink(sealed, &plan.name, take(&plan.writers, index), Arc::clone(&self.last)));
+            }
+            scope.concatenate(progress).connect_loop(handle);
+        });
+    }
+}
+
+/// A worker's own of what was made for each.
+fn take<T>(made: &Mutex<Vec<Option<T>>>, worker: usize) -> T {
+    let own = made.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker).and_then(Option::take);
+    own.expect("one was made for each worker, and each builds once")
+}
+
+fn gather<'scope>(
+    scope: timely::dataflow::Scope<'scope, Ts>,
+    streams: &HashMap<(usize, usize), Stream<'scope, Ts, Items>>,
+    inputs: &[(usize, usize)],
+) -> Stream<'scope, Ts, Items> {
+    let mut inputs: Vec<_> = inputs.iter().filter_map(|input| streams.get(input).cloned()).collect();
+    if inputs.len() == 1 { inputs.remove(0) } else { scope.concatenate(inputs) }
+}
+
+/// Makes an operator's instances.
+///
+/// # Errors
+/// As the node's build.
+pub(crate) fn instances(
+    workers: usize,
+    make: impl Fn() -> Result<Box<dyn Operator>, CodedError>,
+) -> Result<Mutex<Vec<Option<Box<dyn Operator>>>>, CodedError> {
+    let made: Result<Vec<_>, _> = (0..workers).map(|_| make().map(Some)).collect();
+    made.map(Mutex::new)
+}

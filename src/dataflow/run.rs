@@ -1,0 +1,177 @@
+//! Starts a pipeline: state, sinks, dataflows, sources, in that order.
+
+use super::bridge::bridge;
+use super::failure::Failures;
+use super::options::RunOptions;
+use super::plan::{OperatorPlan, Plan, SinkPlan, instances, reachable};
+use super::sink::deliveries;
+use super::source::SourceEnd;
+use super::supervise::{SourceTask, Supervisor, WriterTask};
+use super::workers::Workers;
+use crate::Kind;
+use crate::checkpoint::SqliteState;
+use crate::graph::{Graph, Node};
+use crate::server::Server;
+use etl_stream_operators::batch::Limits;
+use etl_stream_operators::contract::{
+    Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
+};
+use futures::future::try_join_all;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{Semaphore, watch};
+
+/// The runtime was not started.
+pub(crate) const RUN_RUNTIME: Code = Code::new("RUN0005", Exit::Environment);
+
+/// Runs a pipeline until a signal, its `until`, or a failure. Returns when everything is drained.
+///
+/// # Errors
+/// The first failure of any node; what is not durable will be read again by the next run.
+pub fn run(graph: Graph, options: RunOptions) -> Result<(), CodedError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("etl-stream-io")
+        .enable_all()
+        .build()
+        .map_err(|e| CodedError::definite(RUN_RUNTIME, "the input and output threads were not started").caused_by(e))?;
+    let result = runtime.block_on(async {
+        let started = start(graph, options).await?;
+        Box::pin(started.supervise()).await
+    });
+    // Tasks of a failed pipeline may hang on a socket: they are not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// A pipeline that is running.
+pub struct Started {
+    supervisor: Supervisor,
+    status: Arc<PipelineStatus>,
+    stop: watch::Sender<bool>,
+}
+
+impl Started {
+    /// What the pipeline says of itself.
+    #[must_use]
+    pub fn status(&self) -> Arc<PipelineStatus> {
+        Arc::clone(&self.status)
+    }
+
+    /// Asks for a drain: read no more, make everything durable, confirm, end.
+    #[must_use]
+    pub fn stopper(&self) -> watch::Sender<bool> {
+        self.stop.clone()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The first failure of any node.
+    pub async fn supervise(self) -> Result<(), CodedError> {
+        self.supervisor.run().await
+    }
+}
+
+/// Starts a pipeline on the current tokio runtime.
+///
+/// # Errors
+/// When the state, a secret, a sink or the workers do not come up. Nothing has been read then.
+pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedError> {
+    let workers = graph.engine.workers.max(1);
+    let state: Arc<dyn StateStore> = Arc::new(SqliteState::open(&graph.state)?);
+    let status = Arc::new(PipelineStatus::default());
+    let (failures, failed) = Failures::new();
+    let (stop, stopped) = watch::channel(false);
+    let process_credit = Arc::new(Semaphore::new(graph.engine.credit.0 as usize));
+
+    let writer_context = |sink: &Node, source: &Node, worker: usize| WriterContext {
+        pipeline: Arc::clone(&graph.pipeline),
+        sink: Arc::clone(&sink.name),
+        source: Arc::clone(&source.name),
+        worker,
+        workers,
+        state: Arc::clone(&state),
+        status: Arc::clone(&status),
+    };
+
+    let mut sinks: BTreeMap<usize, Arc<dyn Sink>> = BTreeMap::new();
+    for index in graph.sinks() {
+        let node = &graph.nodes[index];
+        sinks.insert(index, node.parsed.sink(&graph.context(node))?);
+    }
+    let sources: Vec<usize> =
+        graph.nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Source).map(|(index, _)| index).collect();
+    let mut built = Vec::new();
+    for source in &sources {
+        built.push(graph.nodes[*source].parsed.source(&graph.context(&graph.nodes[*source]))?);
+    }
+
+    let mut plans = Vec::new();
+    let mut writers = Vec::new();
+    let mut tasks = Vec::new();
+    for (order, (source_index, source)) in sources.iter().copied().zip(built).enumerate() {
+        let node = &graph.nodes[source_index];
+        let (sender, receiver) = bridge();
+        let credits = Credits::new(graph.engine.source_credit.0 as usize, Arc::clone(&process_credit));
+        let (durable, durable_now) = watch::channel(Durable { upper: Ts::default(), finished: false });
+        let last = Arc::default();
+        let mut plan = Plan {
+            name: Arc::clone(&node.name),
+            node: source_index,
+            home: order % workers,
+            end: Mutex::new(Some(SourceEnd { bridge: receiver, credits: credits.clone(), durable, last: Arc::clone(&last) })),
+            last: Arc::clone(&last),
+            pressure: Arc::clone(credits.pressure()),
+            operators: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            failures: failures.clone(),
+        };
+        for index in reachable(&graph, source_index) {
+            let reached = &graph.nodes[index];
+            let inputs = reached.inputs.iter().map(|input| (input.node, input.output)).collect();
+            if reached.kind == Kind::Operator {
+                let instances = instances(workers, || reached.parsed.operator(&graph.context(reached)))?;
+                plan.operators.insert(
+                    index,
+                    OperatorPlan { name: Arc::clone(&reached.name), inputs, outputs: reached.outputs.len().max(1), instances },
+                );
+            } else if let Some(sink) = sinks.get(&index) {
+                let mut senders = Vec::new();
+                for worker in 0..workers {
+                    let (sender, deliveries) = deliveries();
+                    senders.push(Some(sender));
+                    let writer = sink.writer(writer_context(reached, node, worker));
+                    writers.push(WriterTask { sink: Arc::clone(&reached.name), writer, deliveries, last: Arc::clone(&last) });
+                }
+                plan.sinks.insert(
+                    index,
+                    SinkPlan { name: Arc::clone(&reached.name), inputs, limits: Limits::new(sink.batch()), writers: Mutex::new(senders) },
+                );
+            }
+        }
+        plans.push(plan);
+        let context = SourceContext {
+            pipeline: Arc::clone(&graph.pipeline),
+            source: Arc::clone(&node.name),
+            out: Box::new(sender),
+            durable: durable_now.clone(),
+            credits,
+            state: Arc::clone(&state),
+            status: Arc::clone(&status),
+            source_status: status.source(&node.name),
+            stop: stopped.clone(),
+        };
+        tasks.push(SourceTask { name: Arc::clone(&node.name), source, context, durable: durable_now });
+    }
+
+    let server = Server::start(graph.server.map(|server| server.listen), &graph.pipeline, Arc::clone(&status)).await?;
+    let first_source = &graph.nodes[*sources.first().expect("a checked graph has a source")];
+    try_join_all(sinks.iter().map(|(index, sink)| {
+        let context = writer_context(&graph.nodes[*index], first_source, 0);
+        async move { sink.prepare(&context).await }
+    }))
+    .await?;
+    let workers = Workers::start(workers, plans, failures)?;
+    let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
+    Ok(Started { supervisor, status, stop })
+}

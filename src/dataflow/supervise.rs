@@ -1,0 +1,181 @@
+//! Watches a running pipeline: signals, failures, `--until`, the drain and its deadline.
+//!
+//! # Guarantees
+//! - The first failure ends the pipeline: dataflows are dropped, tasks ended, nothing more acknowledged.
+//! - A stop drains: sources end their streams, writers finish, sources confirm; then it returns.
+//! - A drain that passes its deadline is a failure, and loses nothing: the next run reads on from what
+//!   was confirmed.
+
+use super::options::RunOptions;
+use super::source::LastUpper;
+use super::until::reached;
+use super::workers::Workers;
+use crate::server::Server;
+use crate::telemetry::progress::Progress;
+use etl_stream_operators::contract::{Code, CodedError, Deliveries, Durable, Exit, Phase, PipelineStatus, Source, SourceContext, Writer};
+use std::future::pending;
+use std::sync::{Arc, PoisonError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+/// The drain took too long.
+pub(crate) const RUN_DRAIN: Code = Code::new("RUN0003", Exit::Failure);
+
+/// A source about to run.
+pub(crate) struct SourceTask {
+    pub(crate) name: Arc<str>,
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) context: SourceContext,
+    pub(crate) durable: watch::Receiver<Durable>,
+}
+
+/// A writer about to run.
+pub(crate) struct WriterTask {
+    pub(crate) sink: Arc<str>,
+    pub(crate) writer: Box<dyn Writer>,
+    pub(crate) deliveries: Deliveries,
+    /// Whether its source's stream has ended.
+    pub(crate) last: LastUpper,
+}
+
+/// How a task ended.
+struct Ended {
+    node: Arc<str>,
+    result: Result<(), CodedError>,
+    /// A writer that returned though its source goes on, such as one whose reader went away.
+    early: bool,
+}
+
+/// A running pipeline's watcher.
+pub(crate) struct Supervisor {
+    workers: Workers,
+    failed: mpsc::UnboundedReceiver<(Arc<str>, CodedError)>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Ended>,
+    caught_up: JoinSet<()>,
+    server: Option<Server>,
+    progress: Progress,
+    options: RunOptions,
+}
+
+impl Supervisor {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the function that makes each part")]
+    pub(crate) fn new(
+        workers: Workers,
+        failed: mpsc::UnboundedReceiver<(Arc<str>, CodedError)>,
+        stop: watch::Sender<bool>,
+        sources: Vec<SourceTask>,
+        writers: Vec<WriterTask>,
+        server: Option<Server>,
+        status: Arc<PipelineStatus>,
+        options: RunOptions,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let mut caught_up = JoinSet::new();
+        for SourceTask { name, source, context, durable } in sources {
+            if let Some(until) = options.until {
+                caught_up.spawn(reached(until, Arc::clone(&context.source_status), durable));
+            }
+            let status = Arc::clone(&context.source_status);
+            tasks.spawn(async move {
+                let result = source.run(context).await;
+                status.set_phase(Phase::Stopped, result.as_ref().err().map(ToString::to_string));
+                Ended { node: name, result, early: false }
+            });
+        }
+        for WriterTask { sink, writer, deliveries, last } in writers {
+            tasks.spawn(async move {
+                let result = writer.run(deliveries).await;
+                let early = last.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+                Ended { node: sink, result, early }
+            });
+        }
+        let progress = Progress::new(status);
+        Self { workers, failed, stop, tasks, caught_up, server, progress, options }
+    }
+
+    /// Watches until the end.
+    ///
+    /// # Errors
+    /// The first failure, or `RUN0003`.
+    pub(crate) async fn run(mut self) -> Result<(), CodedError> {
+        let result = self.watch().await;
+        self.workers.abort();
+        self.tasks.abort_all();
+        let workers = self.workers;
+        let _ = tokio::task::spawn_blocking(move || workers.join()).await;
+        while self.tasks.join_next().await.is_some() {}
+        if let Some(server) = self.server {
+            server.stop();
+        }
+        result
+    }
+
+    async fn watch(&mut self) -> Result<(), CodedError> {
+        let signals = |kind| {
+            signal(kind).map_err(|e| CodedError::definite(super::run::RUN_RUNTIME, "the signal handlers were not installed").caused_by(e))
+        };
+        let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+        let mut asked = self.stop.subscribe();
+        let mut draining = false;
+        // Only a drain that somebody asked for has one: `--until` waits for the work it was given.
+        let mut deadline: Option<Instant> = None;
+        let waits_for_end = !self.caught_up.is_empty();
+        let mut tick = tokio::time::interval_at(Instant::now() + Progress::INTERVAL, Progress::INTERVAL);
+        loop {
+            tokio::select! {
+                Some((node, error)) = self.failed.recv() => {
+                    error!(node = &*node, error = %error, "node failed");
+                    return Err(error);
+                }
+                ended = self.tasks.join_next() => match ended {
+                    None => return Ok(()),
+                    Some(Err(join)) => return Err(super::failure::panicked("task", &join)),
+                    Some(Ok(Ended { node, result: Err(error), .. })) => {
+                        error!(node = &*node, error = %error, "node failed");
+                        return Err(error);
+                    }
+                    Some(Ok(Ended { node, early: true, .. })) if !draining => {
+                        info!(node = &*node, "sink closed; stopping");
+                        return Ok(());
+                    }
+                    Some(Ok(_)) => {}
+                },
+                () = async { while self.caught_up.join_next().await.is_some() {} }, if waits_for_end && !draining => {
+                    info!("caught up; draining");
+                    self.stop.send_replace(true);
+                    asked.mark_unchanged();
+                    draining = true;
+                }
+                _ = interrupt.recv() => (draining, deadline) = (true, Some(self.on_signal(deadline, "SIGINT")?)),
+                _ = terminate.recv() => (draining, deadline) = (true, Some(self.on_signal(deadline, "SIGTERM")?)),
+                Ok(()) = asked.changed(), if deadline.is_none() => {
+                    if *asked.borrow_and_update() {
+                        (draining, deadline) = (true, Some(Instant::now() + self.options.shutdown_timeout));
+                    }
+                }
+                () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => pending().await } } => {
+                    let seconds = self.options.shutdown_timeout.as_secs();
+                    return Err(CodedError::transient(RUN_DRAIN, format!("the pipeline did not drain within {seconds} s"))
+                        .hint("nothing is lost: the next run reads on from what was confirmed; allow more time with --shutdown-timeout"));
+                }
+                _ = tick.tick() => self.progress.show(),
+            }
+        }
+    }
+
+    /// The first signal drains, the second gives up.
+    fn on_signal(&self, deadline: Option<Instant>, name: &str) -> Result<Instant, CodedError> {
+        if deadline.is_some() {
+            warn!(signal = name, "second signal: stopping without draining");
+            return Err(CodedError::transient(RUN_DRAIN, "stopped by a second signal before the drain was complete")
+                .hint("nothing is lost: the next run reads on from what was confirmed"));
+        }
+        info!(signal = name, "draining");
+        self.stop.send_replace(true);
+        Ok(Instant::now() + self.options.shutdown_timeout)
+    }
+}

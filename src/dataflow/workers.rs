@@ -1,0 +1,77 @@
+//! The worker threads: each builds every dataflow, then steps until all are done or the pipeline aborts.
+//!
+//! # Guarantees
+//! A worker that panics is reported, so that its peers, which would step for ever, are stopped too.
+
+use super::failure::{Failures, panicked};
+use super::plan::Plan;
+use etl_stream_operators::contract::{Code, CodedError, Exit};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use timely::WorkerConfig;
+use timely::communication::WorkerGuards;
+
+/// The workers did not start.
+pub(crate) const RUN_WORKERS: Code = Code::new("RUN0004", Exit::Environment);
+
+/// Running worker threads.
+pub(crate) struct Workers {
+    guards: Option<WorkerGuards<()>>,
+    abort: Arc<AtomicBool>,
+}
+
+/// Reports a worker thread that ends by a panic outside any node.
+struct Alarm(Failures);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.report(&Arc::from("engine"), panicked("engine", &()));
+        }
+    }
+}
+
+impl Workers {
+    /// Starts `count` of them with these dataflows.
+    ///
+    /// # Errors
+    /// `RUN0004` when threads cannot be made.
+    pub(crate) fn start(count: usize, plans: Vec<Plan>, failures: Failures) -> Result<Self, CodedError> {
+        let abort = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&abort);
+        let communication = if count > 1 { timely::CommunicationConfig::Process(count) } else { timely::CommunicationConfig::Thread };
+        let failed = |why: String| CodedError::definite(RUN_WORKERS, format!("{count} worker threads were not started: {why}"));
+        let (builders, others) = communication.try_build().map_err(failed)?;
+        let plans = Arc::new(plans);
+        let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), move |worker| {
+            let _alarm = Alarm(failures.clone());
+            for plan in plans.iter() {
+                plan.build(worker);
+            }
+            while worker.has_dataflows() && !stop.load(Ordering::Acquire) {
+                worker.step_or_park(None);
+            }
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+        })
+        .map_err(failed)?;
+        Ok(Self { guards: Some(guards), abort })
+    }
+
+    /// Drops every dataflow, whatever is in flight. What was not acknowledged stays so.
+    pub(crate) fn abort(&self) {
+        self.abort.store(true, Ordering::Release);
+        for guard in self.guards.iter().flat_map(WorkerGuards::guards) {
+            guard.thread().unpark();
+        }
+    }
+
+    /// Waits for the threads to end.
+    pub(crate) fn join(mut self) {
+        for result in self.guards.take().into_iter().flat_map(WorkerGuards::join) {
+            // A panic has been reported by its alarm.
+            drop(result);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The metrics page: what nodes counted, and gauges read from the status when the page is asked for.
+
+use etl_stream_operators::contract::{Phase, PipelineStatus};
+use metrics::{counter, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+/// The process's recorder: there is one, however many pipelines there are.
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// The page of one pipeline.
+#[derive(Clone)]
+pub(crate) struct Page {
+    pipeline: Arc<str>,
+    recorder: PrometheusHandle,
+}
+
+impl Page {
+    /// Installs the recorder if none is.
+    pub(crate) fn install(pipeline: &Arc<str>) -> Self {
+        let recorder = RECORDER.get_or_init(|| {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            // Another library's recorder stays; the page then shows only what is set below.
+            let _ = metrics::set_global_recorder(recorder);
+            handle
+        });
+        gauge!("etl_stream_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Self { pipeline: Arc::clone(pipeline), recorder: recorder.clone() }
+    }
+
+    /// The text.
+    pub(crate) fn render(&self, status: &PipelineStatus) -> String {
+        for (name, source) in status.sources() {
+            let labels = [("pipeline", self.pipeline.to_string()), ("source", name)];
+            counter!("etl_stream_source_received_bytes_total", &labels).absolute(source.bytes.load(Ordering::Relaxed));
+            counter!("etl_stream_source_changes_total", &labels).absolute(source.changes.load(Ordering::Relaxed));
+            counter!("etl_stream_source_transactions_total", &labels).absolute(source.transactions.load(Ordering::Relaxed));
+            gauge!("etl_stream_source_lag_bytes", &labels).set(source.lag_bytes() as f64);
+            gauge!("etl_stream_source_confirmed_flush_lsn", &labels).set(source.confirmed_lsn.load(Ordering::Relaxed) as f64);
+            gauge!("etl_stream_source_streaming", &labels).set(f64::from(u8::from(source.phase().0 == Phase::Streaming)));
+            let rows: u64 = source.tables().values().map(|table| table.snapshot_rows).sum();
+            counter!("etl_stream_snapshot_rows_total", &labels).absolute(rows);
+        }
+        for (name, sink) in status.sinks() {
+            let labels = [("pipeline", self.pipeline.to_string()), ("sink", name)];
+            counter!("etl_stream_sink_committed_rows_total", &labels).absolute(sink.rows.load(Ordering::Relaxed));
+            counter!("etl_stream_sink_sent_bytes_total", &labels).absolute(sink.bytes.load(Ordering::Relaxed));
+            counter!("etl_stream_sink_rejected_rows_total", &labels).absolute(sink.rejected_rows.load(Ordering::Relaxed));
+            counter!("etl_stream_sink_retries_total", &labels).absolute(sink.retries.load(Ordering::Relaxed));
+        }
+        self.recorder.run_upkeep();
+        self.recorder.render()
+    }
+}

@@ -1,0 +1,131 @@
+//! HTTP: health, readiness, metrics and status. Loopback by default, read only.
+//!
+//! `/health` answers while the process lives; lag never affects it. `/ready` answers 200 when every source
+//! is copying or streaming, else 503 with the reasons. `/metrics` is Prometheus text.
+
+mod metrics;
+
+use crate::config::ServerSettings;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use etl_stream_operators::contract::{Code, CodedError, Exit, Phase, PipelineStatus};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+/// The address cannot be listened on.
+pub const RUN_LISTEN: Code = Code::new("RUN0006", Exit::Environment);
+
+/// A running server.
+pub struct Server {
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Served {
+    pipeline: Arc<str>,
+    status: Arc<PipelineStatus>,
+    metrics: metrics::Page,
+}
+
+impl Server {
+    /// Starts to listen; `None` for no address. The default address is done without when another has it.
+    ///
+    /// # Errors
+    /// `RUN0006` when an address of the user's cannot be listened on.
+    pub async fn start(listen: Option<SocketAddr>, pipeline: &Arc<str>, status: Arc<PipelineStatus>) -> Result<Option<Self>, CodedError> {
+        let metrics = metrics::Page::install(pipeline);
+        let Some(address) = listen else { return Ok(None) };
+        let bound = TcpListener::bind(address).await;
+        if let Err(error) = &bound
+            && address == ServerSettings::default().listen
+        {
+            warn!(%address, %error, "running without health, metrics and status; `server:` in the pipeline file sets another address");
+            return Ok(None);
+        }
+        let listener = bound.map_err(|e| {
+            CodedError::definite(RUN_LISTEN, format!("the server did not listen on {address}"))
+                .caused_by(e)
+                .hint("set `server: { listen: \"127.0.0.1:PORT\" }` to a free port, or `server: none`")
+        })?;
+        info!(address = %listener.local_addr().map_or_else(|_| address.to_string(), |a| a.to_string()), "listening for health, metrics and status");
+        let served = Served { pipeline: Arc::clone(pipeline), status, metrics };
+        let router = Router::new()
+            .route("/health", get(|| async { "ok\n" }))
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/ready", get(ready))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(show_metrics))
+            .route("/api/v1/status", get(status_json))
+            .with_state(served);
+        let task = tokio::spawn(async move {
+            // The listener lives as long as the process: an error here ends serving, never the pipeline.
+            if let Err(error) = axum::serve(listener, router).await {
+                warn!(%error, "the health and metrics server ended");
+            }
+        });
+        Ok(Some(Self { task }))
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        self.task.abort();
+    }
+}
+
+async fn ready(State(served): State<Served>) -> impl IntoResponse {
+    let reasons: Vec<Value> = served
+        .status
+        .sources()
+        .iter()
+        .filter_map(|(name, source)| {
+            let (phase, reason) = source.phase();
+            (!matches!(phase, Phase::Snapshot | Phase::Streaming)).then(|| json!({ "node": name, "phase": phase.word(), "reason": reason }))
+        })
+        .collect();
+    let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
+}
+
+async fn show_metrics(State(served): State<Served>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], served.metrics.render(&served.status))
+}
+
+async fn status_json(State(served): State<Served>) -> Json<Value> {
+    let sources: Vec<Value> = served
+        .status
+        .sources()
+        .iter()
+        .map(|(name, source)| {
+            let (phase, reason) = source.phase();
+            let tables: Vec<Value> = source
+                .tables()
+                .iter()
+                .map(|(table, t)| json!({ "table": table, "phase": t.phase.word(), "snapshot_rows": t.snapshot_rows, "estimated_rows": t.estimated_rows }))
+                .collect();
+            json!({
+                "source": name, "phase": phase.word(), "reason": reason, "lag_bytes": source.lag_bytes(),
+                "confirmed_lsn": etl_stream_operators::contract::Lsn(source.confirmed_lsn.load(Ordering::Relaxed)).to_string(),
+                "changes": source.changes.load(Ordering::Relaxed), "transactions": source.transactions.load(Ordering::Relaxed),
+                "bytes": source.bytes.load(Ordering::Relaxed), "tables": tables,
+            })
+        })
+        .collect();
+    let sinks: Vec<Value> = served
+        .status
+        .sinks()
+        .iter()
+        .map(|(name, sink)| {
+            json!({ "sink": name, "rows": sink.rows.load(Ordering::Relaxed), "bytes": sink.bytes.load(Ordering::Relaxed),
+                    "rejected_rows": sink.rejected_rows.load(Ordering::Relaxed), "retries": sink.retries.load(Ordering::Relaxed) })
+        })
+        .collect();
+    Json(json!({ "pipeline": &*served.pipeline, "sources": sources, "sinks": sinks }))
+}
