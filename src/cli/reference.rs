@@ -40,7 +40,9 @@ fn walk(shape: &Shape, schemas: &[&Value], path: &str, depth: usize, found: &mut
         for (key, schema) in option.get("properties").and_then(Value::as_object).into_iter().flatten() {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             let inner = shape.options(&[schema]);
-            let about = |o: &&Map<String, Value>| o.get("description").and_then(Value::as_str).map(|t| t.split_whitespace().collect::<Vec<_>>().join(" "));
+            let about = |o: &&Map<String, Value>| {
+                o.get("description").and_then(Value::as_str).map(|t| t.split_whitespace().collect::<Vec<_>>().join(" "))
+            };
             found.push(Field {
                 path: path.clone(),
                 form: form(shape, &inner),
@@ -120,7 +122,12 @@ pub(super) fn page(registry: &Registry, command: &clap::Command) -> String {
         settings(&mut out, &shape);
     }
     for kind in [Kind::Source, Kind::Operator, Kind::Sink] {
-        let _ = writeln!(out, "\n## {}{}", kind.section().get(..1).unwrap_or_default().to_uppercase(), kind.section().get(1..).unwrap_or_default());
+        let _ = writeln!(
+            out,
+            "\n## {}{}",
+            kind.section().get(..1).unwrap_or_default().to_uppercase(),
+            kind.section().get(1..).unwrap_or_default()
+        );
         for node in registry.types().filter(|t| t.kind == kind) {
             let _ = writeln!(out, "\n### `{}`\n\n{}\n", node.name, node.summary);
             settings(&mut out, &Shape::of(node));
@@ -153,6 +160,7 @@ fn settings(out: &mut String, shape: &Shape) {
     let cell = |text: &str| text.replace('|', "\\|").replace('<', "&lt;");
     for field in fields {
         let default = if field.required { "required".to_owned() } else { field.default.map(|d| format!("`{d}`")).unwrap_or_default() };
-        let _ = writeln!(out, "| `{}` | {} | {} | {} |", field.path.replace('|', "\\|"), cell(&field.form), cell(&default), cell(&field.about));
+        let _ =
+            writeln!(out, "| `{}` | {} | {} | {} |", field.path.replace('|', "\\|"), cell(&field.form), cell(&default), cell(&field.about));
     }
 }

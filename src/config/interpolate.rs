@@ -88,7 +88,12 @@ fn expand(text: &str, environment: &Environment<'_>) -> Result<Option<String>, (
                     let message = otherwise.get(2..).unwrap_or_default();
                     return Err((format!("environment variable {name} is not set: {message}"), format!("export {name}=…")));
                 }
-                _ => return Err((format!("`${{{inside}}}` is not a placeholder"), "write ${NAME}, ${NAME:-default} or ${NAME:?message}".into())),
+                _ => {
+                    return Err((
+                        format!("`${{{inside}}}` is not a placeholder"),
+                        "write ${NAME}, ${NAME:-default} or ${NAME:?message}".into(),
+                    ));
+                }
             },
         }
     }

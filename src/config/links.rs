@@ -22,7 +22,8 @@ pub(super) fn resolve(drafts: &[Draft], problems: &mut Problems) -> Vec<Vec<Edge
     let before = problems.errors();
     let names: HashMap<&str, usize> = drafts.iter().enumerate().map(|(at, d)| (&*d.name, at)).collect();
     let mut edges: Vec<Vec<Edge>> = Vec::with_capacity(drafts.len());
-    let mut complete = true;
+    // Of two nodes with one name only the first is here: what the other reads is not known.
+    let mut complete = !problems.list.iter().any(|p| p.code == codes::DUPLICATE);
     for (at, draft) in drafts.iter().enumerate() {
         let mut into = Vec::new();
         match &draft.inputs {
@@ -117,19 +118,22 @@ fn find(at: usize, wish: &Wish, drafts: &[Draft], names: &HashMap<&str, usize>, 
     }
     match (draft.outputs.as_deref(), output) {
         (None, _) | (Some([]), None) => Some(Edge { node, output: 0 }),
-        (Some([]), Some(output)) => {
-            wrong(format!("{} reads output \"{output}\" of {}, which has only one output", reader.title(), draft.title()), Some(format!("write {name}")))
-        }
+        (Some([]), Some(output)) => wrong(
+            format!("{} reads output \"{output}\" of {}, which has only one output", reader.title(), draft.title()),
+            Some(format!("write {name}")),
+        ),
         (Some(outputs), Some(output)) => match outputs.iter().position(|o| o == output) {
             Some(output) => Some(Edge { node, output }),
-            None => wrong(
-                format!("{} has no output \"{output}\"", draft.title()),
-                suggest::help(output, outputs.iter().map(String::as_str)),
-            ),
+            None => {
+                wrong(format!("{} has no output \"{output}\"", draft.title()), suggest::help(output, outputs.iter().map(String::as_str)))
+            }
         },
         (Some(outputs), None) => {
             let list: Vec<String> = outputs.iter().map(|o| format!("{name}.{o}")).collect();
-            wrong(format!("{} has several outputs, and {} does not say which", draft.title(), reader.title()), Some(format!("write one of: {}", list.join(", "))))
+            wrong(
+                format!("{} has several outputs, and {} does not say which", draft.title(), reader.title()),
+                Some(format!("write one of: {}", list.join(", "))),
+            )
         }
     }
 }
@@ -184,7 +188,11 @@ fn report_cycle(backwards: &[usize], drafts: &[Draft], problems: &mut Problems) 
     let Some(draft) = cycle.first().and_then(|n| drafts.get(*n)) else { return };
     let mut names: Vec<&str> = cycle.iter().filter_map(|n| drafts.get(*n)).map(|d| &*d.name).collect();
     names.push(&draft.name);
-    let message = if cycle.len() == 1 { format!("{} reads itself", draft.title()) } else { format!("nodes read in a circle: {}", names.join(" -> ")) };
+    let message = if cycle.len() == 1 {
+        format!("{} reads itself", draft.title())
+    } else {
+        format!("nodes read in a circle: {}", names.join(" -> "))
+    };
     let problem = problems.error(codes::CYCLE, &draft.pointer, draft.key, message);
     problem.help = Some("rows flow one way, from sources to sinks: take one of these inputs out".into());
     problem.labels.extend(cycle.iter().skip(1).take(8).filter_map(|n| drafts.get(*n)).map(|d| (d.key, "and this one".to_owned())));
@@ -225,8 +233,7 @@ fn unread(drafts: &[Draft], edges: &[Vec<Edge>], problems: &mut Problems) {
         if !reaches && (draft.kind == Kind::Source || out.is_empty()) {
             warn(format!("{} is not read by any sink", draft.title()));
         } else if let Some(outputs) = &draft.outputs {
-            for (at, output) in outputs.iter().enumerate().filter(|(at, _)| !out.iter().any(|(o, _)| o == at)) {
-                let _ = at;
+            for (_, output) in outputs.iter().enumerate().filter(|(at, _)| !out.iter().any(|(o, _)| o == at)) {
                 warn(format!("nothing reads output \"{output}\" of {}: its rows end there", draft.title()));
             }
         }

@@ -89,7 +89,10 @@ pub(super) fn collect(tree: &Tree, registry: &Registry, problems: &mut Problems)
             let pointer = join(&format!("/{section}"), &entry.key);
             if !valid_name(&entry.key) {
                 let message = format!("{} \"{}\" has a name that cannot be one", kind.noun(), entry.key);
-                let help = format!("names are a-z, 0-9 and _, start with a letter and have at most {MAX_NAME} characters: `{}`", make_name(&entry.key));
+                let help = format!(
+                    "names are a-z, 0-9 and _, start with a letter and have at most {MAX_NAME} characters: `{}`",
+                    make_name(&entry.key)
+                );
                 reader.problems.error(codes::NAME, &pointer, entry.key_span, message).help = Some(help);
             }
             if let Some(earlier) = names.get(&entry.key) {
@@ -176,7 +179,15 @@ impl<'a> Reader<'a> {
         {
             draft.inputs = self.inputs(&title, &join(&draft.pointer, "inputs"), inputs);
         }
-        let own: Vec<Entry> = entries.iter().filter(|e| e.key != "type" && (e.key != "inputs" || kind == Kind::Source)).cloned().collect();
+        if kind == Kind::Source
+            && let Some(inputs) = entries.iter().find(|e| e.key == "inputs")
+        {
+            let pointer = join(&draft.pointer, "inputs");
+            let help = "rows start at a source: name it in the inputs of an operator or a sink".to_owned();
+            self.problems.error(codes::UNKNOWN_FIELD, &pointer, inputs.key_span, format!("{title} has no field `inputs`")).help =
+                Some(help);
+        }
+        let own: Vec<Entry> = entries.iter().filter(|e| e.key != "type" && e.key != "inputs").cloned().collect();
         let own = Tree { span: entry.value.span, value: Value::Map(own) };
         let Some(node) = self.node_type(kind, &title, &draft, entries) else {
             draft.settings = own;
@@ -185,7 +196,8 @@ impl<'a> Reader<'a> {
         draft.type_name = node.name.to_owned();
         let shape = self.shape(node);
         let root = shape.options(&[shape.root()]);
-        let under = defaults.and_then(Tree::map).unwrap_or_default().iter().filter(|e| Shape::key(&root, &e.key).is_some()).cloned().collect();
+        let under =
+            defaults.and_then(Tree::map).unwrap_or_default().iter().filter(|e| Shape::key(&root, &e.key).is_some()).cloned().collect();
         let under = Tree { span: own.span, value: Value::Map(under) };
         draft.settings = merge(&under, &own, &shape, &[shape.root()]);
         let beside: &[&str] = if kind == Kind::Source { &["type"] } else { &["type", "inputs"] };
@@ -228,7 +240,8 @@ impl<'a> Reader<'a> {
         }
         if kind == Kind::Operator && scalar.text == "python" {
             let help = "pip install etl-stream, and run its etl-stream command".to_owned();
-            self.problems.error(NO_PYTHON, &pointer, span, format!("{title} is of type `python`, and this build has no Python")).help = Some(help);
+            self.problems.error(NO_PYTHON, &pointer, span, format!("{title} is of type `python`, and this build has no Python")).help =
+                Some(help);
             return None;
         }
         let elsewhere = self.registry.types().find(|t| t.name == scalar.text);
@@ -254,12 +267,13 @@ impl<'a> Reader<'a> {
             return wrong(entry.value.span, pointer, entry.value.noun(), help, self.problems);
         };
         let mut wishes: Vec<Wish> = Vec::new();
+        let mut seen = HashSet::new();
         for (at, item) in items.iter().enumerate() {
             let pointer = join(pointer, &at.to_string());
             let Some(scalar) = item.scalar() else {
                 return wrong(item.span, &pointer, item.noun(), "write inputs: [name]".into(), self.problems);
             };
-            if wishes.iter().any(|w| w.text == scalar.text) {
+            if !seen.insert(scalar.text.as_str()) {
                 let message = format!("{title} lists the input \"{}\" twice", scalar.text);
                 self.problems.error(codes::DUPLICATE, &pointer, item.span, message).help = Some("every row would come twice".into());
                 continue;

@@ -1,9 +1,10 @@
 //! The file's top level, and its parts put together to a graph.
 
-use super::document::{Entry, Span, Tree, Value, resolve};
+use super::document::{Entry, Span, Tree, Value};
 use super::nodes::{self, Draft};
 use super::problem::Problems;
 use super::read::{Owner, read};
+use super::scalar::resolve;
 use super::schema::Shape;
 use super::settings::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings, StateSettings};
 use super::{codes, effective, join, links, suggest};
@@ -100,7 +101,8 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
     let notifiers: BTreeMap<String, NotifierSettings> = named(tree, "notifiers", "notifier", problems);
     let alerts: BTreeMap<String, AlertSettings> = named(tree, "alerts", "alert", problems);
     if let Some(entry) = tree.entry("alerts") {
-        let known: Vec<&str> = tree.entry("notifiers").and_then(|e| e.value.map()).unwrap_or_default().iter().map(|e| e.key.as_str()).collect();
+        let known: Vec<&str> =
+            tree.entry("notifiers").and_then(|e| e.value.map()).unwrap_or_default().iter().map(|e| e.key.as_str()).collect();
         for alert in entry.value.map().unwrap_or_default() {
             let notify = alert.value.entry("notify").and_then(|n| n.value.list()).unwrap_or_default();
             for (at, item) in notify.iter().enumerate() {
@@ -108,7 +110,8 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
                     let message = format!("alert \"{}\" tells \"{}\", which is not a notifier", alert.key, name.text);
                     let pointer = format!("{}/notify/{at}", join("/alerts", &alert.key));
                     let help = suggest::help(&name.text, known.iter().copied());
-                    problems.error(codes::UNKNOWN_NOTIFIER, &pointer, item.span, message).help = help.or(Some("add it under `notifiers:`".into()));
+                    problems.error(codes::UNKNOWN_NOTIFIER, &pointer, item.span, message).help =
+                        help.or(Some("add it under `notifiers:`".into()));
                 }
             }
         }

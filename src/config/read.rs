@@ -9,8 +9,9 @@
 //! What the walk has reported is left out of the JSON, so serde does not stop at it; what serde stops at is
 //! reported and left out, and it is asked again. So one run finds what there is to find.
 
-use super::document::{Entry, Scalar, Span, Tree, Value, resolve};
+use super::document::{Entry, Scalar, Span, Tree, Value};
 use super::problem::Problems;
+use super::scalar::resolve;
 use super::schema::Shape;
 use super::{codes, join, suggest};
 use serde_json::{Map, Value as Json};
@@ -107,7 +108,11 @@ fn report(
     for step in path {
         pointer = join(&pointer, step);
     }
-    let span = if path.is_empty() { owner.span } else { found.map_or(tree.span, |t| if t.scalar().is_some() { t.span } else { key.unwrap_or(t.span) }) };
+    let span = if path.is_empty() {
+        owner.span
+    } else {
+        found.map_or(tree.span, |t| if t.scalar().is_some() { t.span } else { key.unwrap_or(t.span) })
+    };
     problems.error(codes::VALUE, &pointer, span, format!("{place}: {message}")).help = help;
 }
 
@@ -195,7 +200,9 @@ impl<'a> Walk<'a> {
         let Value::Map(entries) = &tree.value else {
             self.problems.hidden.push(tree.span);
             let raw = tree.scalar().and_then(|s| s.raw.as_deref().or_else(|| s.opaque.then_some(s.text.as_str())));
-            let name = raw.and_then(|r| r.strip_prefix("${")?.strip_suffix('}')).filter(|n| n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+            let name = raw
+                .and_then(|r| r.strip_prefix("${")?.strip_suffix('}'))
+                .filter(|n| n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
             let help = name.map_or_else(|| three.to_owned(), |name| format!("write {{ env: {name} }}"));
             let message = format!("{place} is a secret, and a secret is not written into the file");
             self.problems.error(codes::SECRET_FORM, &pointer, key, message).help = Some(help);

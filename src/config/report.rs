@@ -64,7 +64,8 @@ impl Problems {
                 Drawing::Plain => handler(GraphicalTheme::unicode_nocolor(), width).render_report(&mut out, &shown),
             };
             if drawn.is_err() {
-                let _ = writeln!(out, "{}[{}] {}:{}: {}", problem.severity.word(), problem.code.id, self.file, problem.line, problem.message);
+                let _ =
+                    writeln!(out, "{}[{}] {}:{}: {}", problem.severity.word(), problem.code.id, self.file, problem.line, problem.message);
             }
             out.push('\n');
         }
@@ -129,7 +130,11 @@ impl Diagnostic for Shown<'_> {
             let start = span.start.min(self.length);
             let length = span.end.min(self.length).saturating_sub(start);
             let text = (!text.is_empty()).then(|| text.to_owned());
-            if primary { LabeledSpan::new_primary_with_span(text, (start, length)) } else { LabeledSpan::new_with_span(text, (start, length)) }
+            if primary {
+                LabeledSpan::new_primary_with_span(text, (start, length))
+            } else {
+                LabeledSpan::new_with_span(text, (start, length))
+            }
         };
         let first = labelled(one_line(self.source.inner(), self.problem.span), "here", true);
         let others = self.problem.labels.iter().map(move |(span, text)| labelled(one_line(self.source.inner(), *span), text, false));
@@ -164,7 +169,8 @@ pub(super) fn masked(text: &str, hidden: &[Span]) -> String {
 /// Covers a part: three stars and blanks, line breaks kept, so that its length does not show.
 fn mask(bytes: &mut [u8], start: usize, end: usize) {
     let end = end.min(bytes.len());
-    for (at, byte) in bytes.get_mut(start.min(end)..end).unwrap_or_default().iter_mut().filter(|b| !matches!(b, b'\n' | b'\r')).enumerate() {
+    for (at, byte) in bytes.get_mut(start.min(end)..end).unwrap_or_default().iter_mut().filter(|b| !matches!(b, b'\n' | b'\r')).enumerate()
+    {
         *byte = if at < 3 { b'*' } else { b' ' };
     }
 }

@@ -37,7 +37,8 @@ pub(super) fn layout(graph: &Graph) -> Layout {
     let mut exits: Vec<Vec<usize>> = Vec::with_capacity(graph.nodes.len());
     let mut boxes = Vec::with_capacity(graph.nodes.len());
     for (at, node) in graph.nodes.iter().enumerate() {
-        let layer = node.inputs.iter().filter_map(|i| exit(&exits, i.node, i.output)).filter_map(|e| build.layer.get(e)).max().map_or(0, |l| l + 1);
+        let layer =
+            node.inputs.iter().filter_map(|i| exit(&exits, i.node, i.output)).filter_map(|e| build.layer.get(e)).max().map_or(0, |l| l + 1);
         let own = build.slot(Slot::Node(at), layer);
         boxes.push(own);
         exits.push(match node.outputs.len() {
@@ -128,7 +129,11 @@ impl Build {
                 // The mean place of a slot's neighbours, its own where it has none.
                 let mean = |slot: usize| {
                     let near = &neighbours[slot];
-                    if near.is_empty() { place[slot] as f64 } else { near.iter().map(|n| place[*n] as f64).sum::<f64>() / near.len() as f64 }
+                    if near.is_empty() {
+                        place[slot] as f64
+                    } else {
+                        near.iter().map(|n| place[*n] as f64).sum::<f64>() / near.len() as f64
+                    }
                 };
                 let mut keyed: Vec<(f64, usize)> = layer.iter().map(|slot| (mean(*slot), *slot)).collect();
                 keyed.sort_by(|a, b| a.0.total_cmp(&b.0));

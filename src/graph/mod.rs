@@ -102,11 +102,8 @@ impl Graph {
         let mut places: Vec<Option<usize>> = vec![None; self.nodes.len()];
         let mut nodes = Vec::new();
         for (at, node) in self.nodes.iter().enumerate().skip(source) {
-            let inputs: Vec<Input> = node
-                .inputs
-                .iter()
-                .filter_map(|i| Some(Input { node: places.get(i.node).copied().flatten()?, output: i.output }))
-                .collect();
+            let inputs: Vec<Input> =
+                node.inputs.iter().filter_map(|i| Some(Input { node: places.get(i.node).copied().flatten()?, output: i.output })).collect();
             if at == source || !inputs.is_empty() {
                 if let Some(place) = places.get_mut(at) {
                     *place = Some(nodes.len());

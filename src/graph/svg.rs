@@ -22,7 +22,9 @@ path{fill:none;stroke:#7b8794;stroke-width:1.5}.head{fill:#7b8794;stroke:none}\
 pub(super) fn draw(graph: &Graph) -> String {
     let layout = layout(graph);
     let tallest = layout.layers.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |slot: &Slot| words(graph, *slot).map_or(0.0, |(name, ty, _)| name.chars().count().max(ty.chars().count()) as f64 * LETTER + 2.0 * PADDING);
+    let width = |slot: &Slot| {
+        words(graph, *slot).map_or(0.0, |(name, ty, _)| name.chars().count().max(ty.chars().count()) as f64 * LETTER + 2.0 * PADDING)
+    };
     let mut left = MARGIN;
     let mut columns = Vec::with_capacity(layout.layers.len());
     for layer in &layout.layers {

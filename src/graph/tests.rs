@@ -63,7 +63,10 @@ fn order_and_subgraphs() {
         assert!(node.inputs.iter().all(|i| i.node < at));
     }
     let subs: Vec<_> = graph.sources().map(|s| names(&graph.subgraph(s))).collect();
-    assert_eq!(subs, [vec!["eu", "live", "parts", "raw", "files"], vec!["us", "live", "parts", "raw", "files"], vec!["far", "hidden", "raw"]]);
+    assert_eq!(
+        subs,
+        [vec!["eu", "live", "parts", "raw", "files"], vec!["us", "live", "parts", "raw", "files"], vec!["far", "hidden", "raw"]]
+    );
     let eu = graph.subgraph(0);
     let inputs: Vec<Vec<(usize, usize)>> = eu.iter().map(|n| n.inputs.iter().map(|i| (i.node, i.output)).collect()).collect();
     assert_eq!(inputs, [vec![], vec![(0, 0)], vec![(1, 0)], vec![(2, 0)], vec![(2, 1), (0, 0)]]);
