@@ -32,14 +32,14 @@ impl Shape {
         Self { root, defs: generator.take_definitions(true) }
     }
 
+    /// Of a schema and the definitions it refers to.
+    pub(crate) fn with(root: Value, defs: Map<String, Value>) -> Self {
+        Self { root, defs }
+    }
+
     /// The schema of the whole.
     pub(crate) fn root(&self) -> &Value {
         &self.root
-    }
-
-    /// Its definitions.
-    pub(crate) fn defs(&self) -> &Map<String, Value> {
-        &self.defs
     }
 
     /// Every object that a value may satisfy one of: references followed, choices spread out.
