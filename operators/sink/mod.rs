@@ -1,5 +1,7 @@
 //! Stage: sink.
 
+pub mod json;
+
 use crate::contract::Registry;
 
 /// Adds this stage's node types.

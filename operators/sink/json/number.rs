@@ -1,0 +1,436 @@
+//! Numbers: as JSON numbers where a double holds them, else as strings.
+//!
+//! A reader of JSON may take every number for a double. A double holds integers up to 2^53 − 1 and any
+//! decimal of 15 significant digits within its normal range; what lies beyond is written as a string.
+
+/// The greatest integer that every reader takes exactly.
+const EXACT_INTEGER: u64 = (1 << 53) - 1;
+
+/// Significant digits that a double keeps.
+const EXACT_DIGITS: usize = 15;
+
+/// Powers of ten of a decimal's first digit within a double's normal range.
+const EXACT_RANGE: std::ops::RangeInclusive<i64> = -307..=307;
+
+/// What positional notation fills up with.
+const ZEROS: &[u8; 16] = b"0000000000000000";
+
+/// Writes an integer.
+#[inline]
+pub(super) fn write_integer(value: i64, out: &mut Vec<u8>) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value).as_bytes();
+    if value.unsigned_abs() <= EXACT_INTEGER {
+        out.extend_from_slice(digits);
+    } else {
+        quoted(digits, out);
+    }
+}
+
+/// Writes an integer as a string.
+#[inline]
+pub(super) fn write_quoted_integer(value: i64, out: &mut Vec<u8>) {
+    quoted(itoa::Buffer::new().format(value).as_bytes(), out);
+}
+
+/// Writes `value / 10^scale`, all of its scale kept: a string where a double would round it.
+#[inline]
+pub(super) fn write_decimal(value: i128, scale: u8, out: &mut Vec<u8>) {
+    let start = out.len();
+    if fits_double(value.unsigned_abs()) {
+        write_digits(value, scale, out);
+    } else {
+        out.push(b'"');
+        write_digits(value, scale, out);
+        out.push(b'"');
+    }
+    debug_assert!(out.len() > start);
+}
+
+/// Whether there are no more significant digits than a double keeps. The scale cannot matter: it and the
+/// precision of a `Decimal128` keep the value far within a double's range.
+#[inline]
+fn fits_double(mut digits: u128) -> bool {
+    const LIMIT: u128 = 10_u128.pow(EXACT_DIGITS as u32);
+    if digits < LIMIT {
+        return true;
+    }
+    while digits.is_multiple_of(10) {
+        digits /= 10;
+    }
+    digits < LIMIT
+}
+
+/// Writes the digits of `value / 10^scale`, without quotes.
+#[inline]
+pub(super) fn write_digits(value: i128, scale: u8, out: &mut Vec<u8>) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    let mut short = itoa::Buffer::new();
+    let mut long = itoa::Buffer::new();
+    let digits = value.unsigned_abs();
+    // Most decimals fit 64 bits, where a division costs a tenth.
+    let digits = match u64::try_from(digits) {
+        Ok(digits) => short.format(digits).as_bytes(),
+        Err(_) => long.format(digits).as_bytes(),
+    };
+    place_point(digits, digits.len() as i64 - i64::from(scale), out);
+}
+
+/// Writes `digits` with the point after the first `point` of them, which may lie outside.
+#[inline]
+fn place_point(digits: &[u8], point: i64, out: &mut Vec<u8>) {
+    match usize::try_from(point) {
+        Ok(0) | Err(_) => {
+            out.extend_from_slice(b"0.");
+            zeros(point.unsigned_abs(), out);
+            out.extend_from_slice(digits);
+        }
+        Ok(point) => match digits.split_at_checked(point) {
+            Some((whole, fraction)) => {
+                out.extend_from_slice(whole);
+                if !fraction.is_empty() {
+                    out.push(b'.');
+                    out.extend_from_slice(fraction);
+                }
+            }
+            None => {
+                out.extend_from_slice(digits);
+                zeros((point - digits.len()) as u64, out);
+            }
+        },
+    }
+}
+
+fn zeros(mut count: u64, out: &mut Vec<u8>) {
+    while count > 0 {
+        let some = count.min(ZEROS.len() as u64);
+        out.extend_from_slice(&ZEROS[..some as usize]);
+        count -= some;
+    }
+}
+
+/// Decimal digits of a float: `0.d₁d₂d₃… × 10^point`, the last of them not a zero.
+struct Digits {
+    digits: [u8; 32],
+    count: usize,
+    point: i64,
+}
+
+impl Digits {
+    /// Reads `1234.5`, `1e+20`, `1.5e-7`; no sign.
+    #[inline]
+    fn read(text: &[u8]) -> Self {
+        let (mantissa, exponent) = match memchr::memchr(b'e', text) {
+            Some(at) => (&text[..at], parse_exponent(&text[at + 1..])),
+            None => (text, 0),
+        };
+        let mut read = Self { digits: [0; 32], count: 0, point: exponent };
+        let mut whole = true;
+        for byte in mantissa {
+            if *byte == b'.' {
+                whole = false;
+                continue;
+            }
+            read.point += i64::from(whole);
+            if read.count == 0 && *byte == b'0' {
+                read.point -= 1;
+            } else if let Some(digit) = read.digits.get_mut(read.count) {
+                *digit = *byte;
+                read.count += 1;
+            }
+        }
+        while read.count > 0 && read.digits[read.count - 1] == b'0' {
+            read.count -= 1;
+        }
+        read
+    }
+
+    fn digits(&self) -> &[u8] {
+        &self.digits[..self.count]
+    }
+
+    /// Whether the decimal lies exactly between `value` and a neighbour of its type.
+    ///
+    /// With `value = m × 2^q` the middles are `(2m ± 1) × 2^(q-1)`, and below a power of two
+    /// `(4m - 1) × 2^(q-2)`; the decimal is `d × 5^e × 2^e`. Odd parts and powers of two are compared.
+    fn is_between<F: Float>(&self, value: F) -> bool {
+        let Ok(exponent) = u32::try_from(self.point - self.count as i64) else { return false };
+        let digits = self.digits().iter().fold(0_u64, |d, digit| d.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+        let twos = digits.trailing_zeros();
+        let Some(odd) = 5_u64.checked_pow(exponent).and_then(|fives| (digits >> twos).checked_mul(fives)) else { return false };
+        let (m, q) = value.parts();
+        let power = i64::from(twos) + i64::from(exponent);
+        power == q - 1 && (odd == 2 * m + 1 || odd == 2 * m - 1) || power == q - 2 && odd == 4 * m - 1 && m.is_power_of_two()
+    }
+}
+
+/// Writes a float as `to_jsonb` does, which takes its shortest text for a numeric: positional notation,
+/// `NaN` and infinities as strings, no negative zero.
+#[inline]
+pub(super) fn write_float<F: Float>(value: F, out: &mut Vec<u8>) {
+    let Some(negative) = value.sign() else { return write_special(value, "Infinity", out) };
+    if negative {
+        out.push(b'-');
+    }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value).as_bytes();
+    let mut read = Digits::read(text.strip_prefix(b"-").unwrap_or(text));
+    if value.has_even_neighbours() && read.is_between(value) {
+        read = next_shortest(value, read.count);
+    }
+    if read.count == 0 {
+        out.push(b'0');
+    } else {
+        place_point(read.digits(), read.point, out);
+    }
+}
+
+/// The text PostgreSQL has for a float whose shortest text of all, of `count` digits, is the middle between
+/// it and a neighbour: that one reads back only because readers round to even, and PostgreSQL does not
+/// count on it.
+#[cold]
+fn next_shortest<F: Float>(value: F, count: usize) -> Digits {
+    use std::io::Write;
+    let mut longer = count;
+    loop {
+        let mut text = [0_u8; 64];
+        let mut rest = &mut text[..];
+        // A float of 17 digits and an exponent fits.
+        let _ = write!(rest, "{value:.longer$e}");
+        let left = rest.len();
+        let text = &text[..text.len() - left];
+        let read = Digits::read(text.strip_prefix(b"-").unwrap_or(text));
+        if longer >= 17 || !read.is_between(value) {
+            return read;
+        }
+        longer += 1;
+    }
+}
+
+fn parse_exponent(text: &[u8]) -> i64 {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let value = digits.iter().fold(0_i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+    if negative { -value } else { value }
+}
+
+/// Writes a float in its shortest notation; `NaN`, `inf` and `-inf` as strings.
+#[inline]
+pub(super) fn write_short_float<F: Float>(value: F, out: &mut Vec<u8>) {
+    if value.sign().is_none() {
+        return write_special(value, "inf", out);
+    }
+    out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+}
+
+#[cold]
+fn write_special<F: Float>(value: F, infinity: &str, out: &mut Vec<u8>) {
+    match value.infinite() {
+        None => quoted(b"NaN", out),
+        Some(negative) => {
+            out.extend_from_slice(if negative { b"\"-" } else { b"\"" });
+            out.extend_from_slice(infinity.as_bytes());
+            out.push(b'"');
+        }
+    }
+}
+
+/// `real` and `double precision`.
+pub(super) trait Float: zmij::Float + Copy + std::fmt::LowerExp {
+    /// Whether a finite value shows a minus; none for others.
+    fn sign(self) -> Option<bool>;
+    /// Whether an infinity is negative; none for `NaN`.
+    fn infinite(self) -> Option<bool>;
+    /// Whether it is so great that neighbours are at least 2 apart: only there can the middle between two
+    /// have fewer digits than either.
+    fn has_even_neighbours(self) -> bool;
+    /// `m` and `q` of a normal number `±m × 2^q`.
+    fn parts(self) -> (u64, i64);
+}
+
+macro_rules! float {
+    ($type:ty) => {
+        impl Float for $type {
+            fn sign(self) -> Option<bool> {
+                self.is_finite().then_some(self < 0.0)
+            }
+            fn infinite(self) -> Option<bool> {
+                self.is_infinite().then_some(self < 0.0)
+            }
+            fn has_even_neighbours(self) -> bool {
+                self.abs() >= 2.0 / <$type>::EPSILON
+            }
+            fn parts(self) -> (u64, i64) {
+                const STORED: u32 = <$type>::MANTISSA_DIGITS - 1;
+                let bits = u64::from(self.abs().to_bits());
+                let exponent = (bits >> STORED) as i64 - i64::from(<$type>::MAX_EXP - 1 + STORED as i32);
+                (bits & ((1 << STORED) - 1) | 1 << STORED, exponent)
+            }
+        }
+    };
+}
+float!(f32);
+float!(f64);
+
+/// Writes a numeric's exact text: a number where a double holds it, else a string. `NaN` and infinities are
+/// strings.
+pub(super) fn write_numeric_text(text: &str, out: &mut Vec<u8>) {
+    if is_exact_number(text.as_bytes()) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        super::write_string(text, out);
+    }
+}
+
+/// Whether a text is `-?digits(.digits)?`, as JSON has it, and a double holds its value.
+fn is_exact_number(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let whole = text.iter().take_while(|b| b.is_ascii_digit()).count();
+    let fraction = match &text[whole..] {
+        [] => &[],
+        [b'.', fraction @ ..] if !fraction.is_empty() && fraction.iter().all(u8::is_ascii_digit) => fraction,
+        _ => return false,
+    };
+    let whole = &text[..whole];
+    if whole.is_empty() || (whole.len() > 1 && whole[0] == b'0') {
+        return false;
+    }
+    // The places of the first and the last digit that are not zero, as powers of ten.
+    let top = whole.len() as i64 - 1;
+    let mut digits = whole.iter().chain(fraction);
+    let Some(first) = digits.position(|b| *b != b'0') else { return true };
+    let mut digits = whole.iter().chain(fraction).rev();
+    let last = digits.position(|b| *b != b'0').map_or(first, |from_end| whole.len() + fraction.len() - 1 - from_end);
+    last - first < EXACT_DIGITS && EXACT_RANGE.contains(&(top - first as i64))
+}
+
+fn quoted(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(text);
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("numbers are ASCII")
+    }
+
+    #[test]
+    fn integers() {
+        for (value, expected) in [
+            (0, "0"),
+            (-7, "-7"),
+            (9_007_199_254_740_991, "9007199254740991"),
+            (9_007_199_254_740_992, "\"9007199254740992\""),
+            (-9_007_199_254_740_991, "-9007199254740991"),
+            (i64::MIN, "\"-9223372036854775808\""),
+            (i64::MAX, "\"9223372036854775807\""),
+        ] {
+            assert_eq!(written(|out| write_integer(value, out)), expected);
+        }
+    }
+
+    #[test]
+    fn decimals() {
+        for (value, scale, expected) in [
+            (0, 0, "0"),
+            (0, 2, "0.00"),
+            (1250, 2, "12.50"),
+            (-5, 3, "-0.005"),
+            (5, 1, "0.5"),
+            (999_999_999_999_999, 2, "9999999999999.99"),
+            (1_000_000_000_000_001, 2, "\"10000000000000.01\""),
+            (1_000_000_000_000_000_000, 2, "10000000000000000.00"),
+            (i128::MAX, 37, "\"17.0141183460469231731687303715884105727\""),
+            (i128::MIN, 0, "\"-170141183460469231731687303715884105728\""),
+        ] {
+            assert_eq!(written(|out| write_decimal(value, scale, out)), expected);
+        }
+    }
+
+    #[test]
+    fn floats() {
+        for (value, expected, short) in [
+            (0.0, "0", "0.0"),
+            (-0.0, "0", "-0.0"),
+            (1.0, "1", "1.0"),
+            (-12.5, "-12.5", "-12.5"),
+            (100.0, "100", "100.0"),
+            (1e20, "100000000000000000000", "1e+20"),
+            (1e-7, "0.0000001", "1e-7"),
+            (123_456_789.125, "123456789.125", "123456789.125"),
+            (1.5e-5, "0.000015", "0.000015"),
+            (f64::NAN, "\"NaN\"", "\"NaN\""),
+            (f64::INFINITY, "\"Infinity\"", "\"inf\""),
+            (f64::NEG_INFINITY, "\"-Infinity\"", "\"-inf\""),
+        ] {
+            assert_eq!(written(|out| write_float(value, out)), expected);
+            let text = written(|out| write_short_float(value, out));
+            assert_eq!(text, short);
+        }
+        assert_eq!(written(|out| write_float(0.1_f32, out)), "0.1");
+        assert_eq!(written(|out| write_float(f64::MAX, out)).len(), 309);
+        assert_eq!(written(|out| write_float(5e-324, out)).len(), 2 + 324);
+    }
+
+    #[test]
+    fn numeric_texts() {
+        let zeros = "0".repeat(400);
+        for (text, number) in [
+            ("0", true),
+            ("0.000", true),
+            ("-12.50", true),
+            ("123456789012345", true),
+            ("1234567890123456", false),
+            ("0.1234567890123456", false),
+            ("1.0000000000000000000", true),
+            ("100000000000000000000", true),
+            (&format!("1{}", &zeros[..307]), true),
+            (&format!("1{}", &zeros[..308]), false),
+            (&format!("0.{}1", &zeros[..306]), true),
+            (&format!("0.{}1", &zeros[..307]), false),
+            (&format!("0.{zeros}"), true),
+            ("NaN", false),
+            ("-Infinity", false),
+            ("", false),
+            ("-", false),
+            ("1.", false),
+            (".5", false),
+            ("01", false),
+            ("1e5", false),
+        ] {
+            let expected = if number { text.to_owned() } else { format!("\"{text}\"") };
+            assert_eq!(written(|out| write_numeric_text(text, out)), expected);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_float_reads_back(bits: u64) {
+            let value = f64::from_bits(bits);
+            proptest::prop_assume!(value.is_finite());
+            let text = written(|out| write_float(value, out));
+            proptest::prop_assert_eq!(text.parse::<f64>().expect("a number"), value);
+            proptest::prop_assert!(!text.contains('e'));
+        }
+
+        #[test]
+        fn a_number_is_what_a_double_keeps(value: i64, scale in 0..18_u8) {
+            let text = written(|out| write_decimal(i128::from(value), scale, out));
+            if !text.starts_with('"') {
+                let double: f64 = text.parse().expect("a number");
+                proptest::prop_assert_eq!(format!("{double:.*}", usize::from(scale)), text);
+            }
+        }
+    }
+}
