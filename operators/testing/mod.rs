@@ -1,3 +1,4 @@
 //! For tests, of this crate and of users' own operators: real servers in private folders.
 
 pub mod postgres;
+pub mod snowflake;

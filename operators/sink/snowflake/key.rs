@@ -28,8 +28,7 @@ fn refused(why: &str) -> CodedError {
 impl Key {
     /// Reads a key from its PEM text.
     pub(super) fn read(pem: &SecretString, passphrase: Option<&SecretString>) -> Result<Self, CodedError> {
-        let (label, document) =
-            SecretDocument::from_pem(pem.expose_secret().trim_start()).map_err(|_| refused("the text is not PEM"))?;
+        let (label, document) = SecretDocument::from_pem(pem.expose_secret().trim_start()).map_err(|_| refused("the text is not PEM"))?;
         let pair = match label {
             "PRIVATE KEY" => RsaKeyPair::from_pkcs8(document.as_bytes()),
             "RSA PRIVATE KEY" => RsaKeyPair::from_der(document.as_bytes()),
@@ -37,19 +36,16 @@ impl Key {
                 let Some(passphrase) = passphrase else {
                     return Err(refused("it is encrypted and the setting private_key_passphrase is missing"));
                 };
-                let sealed = EncryptedPrivateKeyInfo::try_from(document.as_bytes())
-                    .map_err(|_| refused("its encryption is not PBES2 of PKCS#5"))?;
-                let plain = sealed
-                    .decrypt(passphrase.expose_secret())
-                    .map_err(|_| refused("private_key_passphrase does not open it"))?;
+                let sealed =
+                    EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|_| refused("its encryption is not PBES2 of PKCS#5"))?;
+                let plain = sealed.decrypt(passphrase.expose_secret()).map_err(|_| refused("private_key_passphrase does not open it"))?;
                 RsaKeyPair::from_pkcs8(plain.as_bytes())
             }
             "PUBLIC KEY" | "CERTIFICATE" => return Err(refused("it is a public key; the private one is needed")),
             _ => return Err(refused("the PEM is not a private key")),
         }
         .map_err(|_| refused("it is not an RSA key of 2048 to 8192 bits"))?;
-        let public: PublicKeyX509Der<'_> =
-            pair.public_key().as_der().map_err(|_| refused("its public half was not derived"))?;
+        let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| refused("its public half was not derived"))?;
         let fingerprint = format!("SHA256:{}", STANDARD.encode(digest(&SHA256, public.as_ref())));
         Ok(Self { pair, fingerprint })
     }

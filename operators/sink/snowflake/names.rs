@@ -101,11 +101,7 @@ impl Naming {
 
     /// The bookkeeping table.
     pub(super) fn progress(&self) -> TableName {
-        TableName {
-            database: self.database.clone(),
-            schema: self.landing_schema.clone(),
-            table: "_ETL_STREAM_PROGRESS".into(),
-        }
+        TableName { database: self.database.clone(), schema: self.landing_schema.clone(), table: "_ETL_STREAM_PROGRESS".into() }
     }
 }
 
@@ -243,8 +239,7 @@ mod tests {
     #[test]
     fn collisions() {
         let targets = Targets::default();
-        let naming =
-            Naming { database: "D".into(), schema: "S".into(), landing_schema: "S".into(), template: "{table}".into() };
+        let naming = Naming { database: "D".into(), schema: "S".into(), landing_schema: "S".into(), template: "{table}".into() };
         let claim = |schema_name: &str, name: &str| {
             let table = schema("pg", schema_name, name, &[("id", ColumnType::Int4)], 1);
             targets.claim(&naming.target("pg", schema_name, name), &table).map_err(|e| e.hint.unwrap_or_default())

@@ -70,9 +70,7 @@ fn error_kind(message: &str) -> String {
 
 impl ChannelStatus {
     fn read(status: &Value) -> Result<Self, CodedError> {
-        let text = |names: &[&str]| {
-            names.iter().find_map(|name| status.get(name).and_then(Value::as_str)).unwrap_or_default().to_owned()
-        };
+        let text = |names: &[&str]| names.iter().find_map(|name| status.get(name).and_then(Value::as_str)).unwrap_or_default().to_owned();
         let number = |names: &[&str]| names.iter().find_map(|name| status.get(name).and_then(Value::as_u64)).unwrap_or(0);
         let code = text(&["channel_status_code", "status_code"]);
         let token = text(&["last_committed_offset_token", "latest_committed_offset_token"]);
@@ -190,10 +188,7 @@ impl Streaming {
     pub(super) async fn open(&self, pipe: &Pipe, channel: &str) -> Result<Result<(String, ChannelStatus), Refusal>, CodedError> {
         let (base, token) = self.ingest().await?;
         let url = at(base, &format!("v2/streaming/{}/channels/{}", pipe_path(pipe), segment(channel)))?;
-        let sent = self
-            .http
-            .call(token, |client, _| client.put(url.clone()).json(&json!({ "fail_on_uncommitted_rows": true })))
-            .await;
+        let sent = self.http.call(token, |client, _| client.put(url.clone()).json(&json!({ "fail_on_uncommitted_rows": true }))).await;
         let answer = match sent {
             Ok(answer) => answer.json(),
             Err(refusal) => return Ok(Err(refusal)),
@@ -294,7 +289,12 @@ mod tests {
         assert_eq!(ChannelStatus::read(&json!({})).unwrap().committed, Token::ZERO);
         assert!(!ChannelStatus::read(&json!({ "channel_status_code": "ERR_CHANNEL_MUST_BE_REOPENED" })).unwrap().valid);
         assert!(ChannelStatus::read(&json!({ "last_committed_offset_token": "17" })).is_err());
-        for (message, kind) in [("Numeric value 'secret' is wrong", "no code given"), ("", "no code given"), ("bad: ERR_X", "no code given"), ("ERR_CAST x", "ERR_CAST")] {
+        for (message, kind) in [
+            ("Numeric value 'secret' is wrong", "no code given"),
+            ("", "no code given"),
+            ("bad: ERR_X", "no code given"),
+            ("ERR_CAST x", "ERR_CAST"),
+        ] {
             assert_eq!(error_kind(message), kind);
         }
     }

@@ -109,7 +109,11 @@ impl SfType {
                 () => Fit::Never,
             },
             (Self::Varchar(l), Self::Varchar(w)) | (Self::Binary(l), Self::Binary(w)) => {
-                if l >= w { Fit::Holds } else { Fit::Widen }
+                if l >= w {
+                    Fit::Holds
+                } else {
+                    Fit::Widen
+                }
             }
             (Self::Temporal(n, s), Self::Temporal(w, ws)) if n == w && s >= ws => Fit::Holds,
             (Self::Plain(n), Self::Plain(w)) if n == w => Fit::Holds,
