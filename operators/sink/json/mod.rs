@@ -22,7 +22,7 @@ mod time;
 
 pub use interval::interval_iso8601;
 pub use string::write_string;
-pub use time::write_timestamptz;
+pub use time::{write_date, write_time, write_timestamp, write_timestamptz};
 
 use crate::contract::{Cells, ColumnType, RowBatch, TableSchema};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, StringArray};
