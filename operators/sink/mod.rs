@@ -21,7 +21,11 @@ use crate::contract::{BatchSettings, Registry};
 
 /// Adds this stage's node types.
 pub(crate) fn register(registry: Registry) -> Registry {
-    registry.sink::<snowflake::SnowflakeConfig>().sink::<file::FileConfig>().sink::<stdout::StdoutConfig>().sink::<blackhole::BlackholeConfig>()
+    registry
+        .sink::<snowflake::SnowflakeConfig>()
+        .sink::<file::FileConfig>()
+        .sink::<stdout::StdoutConfig>()
+        .sink::<blackhole::BlackholeConfig>()
 }
 
 /// What the pipeline file says of batches, and the sink's own limits where it says nothing.
