@@ -324,9 +324,13 @@ impl Endpoint {
         let place = format!("{}/{} as {}", host.label(), self.database, self.user);
         let mut replication = Replication::new(wire, session, place.into());
         let major = session::major(replication.parameter("server_version").unwrap_or(""));
-        replication.simple_query(&session::statements(major, true)).await?;
+        let part = |mut error: CodedError| {
+            error.message = format!("{doing}: {}", error.message);
+            error
+        };
+        replication.simple_query(&session::statements(major, true)).await.map_err(part)?;
         if target != TargetSession::Any {
-            let rows = replication.simple_query(session::ROLE).await?;
+            let rows = replication.simple_query(session::ROLE).await.map_err(part)?;
             let cell = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(Option::as_deref);
             self.check_role(target, cell(0), cell(1), doing)?;
         }

@@ -28,7 +28,7 @@ async fn who_gets_in() {
              CREATE ROLE \"Ünïcode %@:/\" LOGIN REPLICATION PASSWORD 'p@ss:w/rd % \u{a0}ß';
              CREATE ROLE reader LOGIN PASSWORD 'right';
              ALTER ROLE scram SET DateStyle = 'German'; ALTER ROLE scram SET search_path = 'nowhere';
-             ALTER ROLE scram SET statement_timeout = '1ms'; ALTER ROLE scram SET extra_float_digits = 0;",
+             ALTER ROLE scram SET statement_timeout = '1min'; ALTER ROLE scram SET extra_float_digits = 0;",
         )
         .await
         .unwrap();

@@ -71,7 +71,7 @@ async fn modes_and_certificates() {
     ] {
         let mut settings = settings(&postgres, host, user);
         settings.password = secret("right");
-        settings.tls = tls(mode, ca_file.map(|path| path.as_path()));
+        settings.tls = tls(mode, ca_file.map(std::path::PathBuf::as_path));
         assert_eq!(connect(&settings).await, expected, "{mode:?} {ca_file:?} {host} {user}");
     }
 
