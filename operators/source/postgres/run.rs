@@ -18,7 +18,8 @@ use super::snapshot;
 use super::state::{Documents, Progress, Stage, TableProgress};
 use super::stream::Prepared;
 use crate::contract::{
-    BuildContext, ChunkSender, CodedError, Credits, Durable, Lsn, Phase, Source, SourceConfig, SourceContext, SourceStatus, StateStore, Ts,
+    BuildContext, ChunkSender, Class, CodedError, Credits, Durable, Lsn, Phase, Source, SourceConfig, SourceContext, SourceStatus,
+    StateStore, Ts,
 };
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -195,7 +196,8 @@ impl Run {
             self.complete()?;
         }
         let progress = self.documents().load()?;
-        let slot = setup::free_slot(&client, &self.settings.slot, self.settings.slot_patience).await?;
+        let slot = setup::free_slot(&client, &self.settings.slot, self.settings.slot_patience).await;
+        let slot = slot.map_err(|error| self.was_ours(error))?;
         if let Some(progress) = &progress {
             identity.check(progress, &server.database, slot.as_ref())?;
         }
@@ -227,6 +229,13 @@ impl Run {
     fn prepared(&self, server: Server, client: Client, replication: Replication, start: u64) -> Result<Prepared, CodedError> {
         let known = self.documents().tables()?.into_keys().collect();
         Ok(Prepared { server, client: Arc::new(client), replication, start, known })
+    }
+
+    /// A slot in use after a lost connection is most likely in use by that connection: the server has yet to
+    /// notice, which takes its `wal_sender_timeout`.
+    fn was_ours(&self, error: CodedError) -> CodedError {
+        let streamed = self.confirm.lock().unwrap_or_else(PoisonError::into_inner).confirmed() > 0;
+        if streamed && error.code == codes::SLOT_IN_USE { CodedError { class: Class::Transient, ..error } } else { error }
     }
 
     /// Where to go on: what is confirmed, unless somebody else has moved the slot past it.

@@ -3,7 +3,7 @@
 use super::super::config::PostgresConfig;
 use crate::contract::{
     BuildContext, Chunk, ChunkSender, CodedError, ColumnType, Credits, Durable, Format, Item, Mark, MemoryState, PipelineStatus, RawItem,
-    RawRow, RawRows, Source, SourceClosed, SourceContext, SourceStatus, StateStore, Token, Ts,
+    RawRow, RawRows, Source, SourceClosed, SourceContext, SourceStatus, StateStore, TableSchema, Token, Ts,
 };
 use crate::testing::postgres::Postgres;
 use serde_json::{Value, json};
@@ -38,6 +38,8 @@ pub(super) struct Replica {
     pub tables: BTreeMap<String, BTreeMap<String, Vec<Option<String>>>>,
     /// Marks, rows and truncates in order, short.
     pub log: Vec<String>,
+    /// The last schema by table.
+    pub schemas: BTreeMap<String, TableSchema>,
     /// Every token by table.
     pub tokens: BTreeMap<String, Vec<Token>>,
     pub upper: Ts,
@@ -49,6 +51,7 @@ impl Replica {
     fn apply(&mut self, chunk: &Chunk) {
         assert!(chunk.upper >= self.upper, "upper went back from {:?} to {:?}", self.upper, chunk.upper);
         for item in &chunk.items {
+            self.schemas.insert(item.table().full_name(), (**item.table()).clone());
             match item {
                 RawItem::Raw(raw) => raw.rows.iter().for_each(|row| self.row(raw, row, chunk.upper)),
                 RawItem::Ready(Item::Mark(mark)) => {

@@ -3,6 +3,7 @@
 
 mod driver;
 mod failures;
+mod keys;
 mod preflight;
 mod snapshot;
 mod stream;
