@@ -35,6 +35,8 @@ const FIRST_POLL: Duration = Duration::from_millis(25);
 const LONGEST_POLL: Duration = Duration::from_secs(1);
 /// Time between deletions of merged landing rows past their retention.
 const SWEEP: Duration = Duration::from_secs(3600);
+/// How often another process may have merged what this one was about to.
+const SURPRISES: usize = 3;
 
 /// Rows of one delivery, ready to be sent.
 struct Encoded {
@@ -89,6 +91,8 @@ pub(super) struct Table {
     merge_at: Instant,
     swept: Instant,
     completed: u64,
+    /// How often another process had merged what this one was about to.
+    surprises: usize,
 }
 
 /// Awaits a future that may not be there: never, then.
@@ -136,6 +140,7 @@ impl Table {
             merging: None,
             swept: now,
             completed: 0,
+            surprises: 0,
         }
     }
 
@@ -180,7 +185,7 @@ impl Table {
                 }
                 merged = maybe(self.merging.as_mut()), if self.merging.is_some() => {
                     self.merging = None;
-                    self.merge_ended(merged?).await?;
+                    self.merge_ended(merged?)?;
                 }
                 () = maybe(self.poll_at.map(sleep_until)), if self.poll_at.is_some() && self.polling.is_none() => self.poll(),
                 () = sleep_until(self.merge_at), if wants_merge => self.consider_merge(),
@@ -225,6 +230,10 @@ impl Table {
                     self.start_repair();
                 } else if let Some((encoded, ack)) = self.ready.take() {
                     self.start_sending(encoded, ack)?;
+                    if self.sending.is_none() {
+                        // All of it was there already: it is acknowledged in its turn.
+                        continue;
+                    }
                 }
             }
             if self.encoding.is_some() || self.ready.is_some() {
@@ -464,7 +473,7 @@ impl Table {
         self.merging = Some(Box::pin(merger::merge(Arc::clone(&self.identity.shared), table, statements, range, sweep)));
     }
 
-    async fn merge_ended(&mut self, merged: Merged) -> Result<(), CodedError> {
+    fn merge_ended(&mut self, merged: Merged) -> Result<(), CodedError> {
         self.merge_at = Instant::now() + self.identity.shared.options.interval;
         match merged {
             Merged::Upto(fence) => {
@@ -472,17 +481,17 @@ impl Table {
                 self.ledger.merged(fence);
                 Ok(())
             }
-            Merged::Elsewhere(fence) => match (&self.opened, &self.found) {
-                // Known from bookkeeping alone, it may be another worker's table.
-                (None, Some(_)) if fence > self.merged => {
-                    self.merged = fence;
-                    self.ledger = Ledger::default();
-                    merger::load(&self.identity.shared, &self.identity.places.landing, fence, &mut self.ledger).await
+            // A process that ended may have had a merge under way, and a table that is known from bookkeeping
+            // alone may be another worker's: what they merged needs no merging. Two that go on are a mistake.
+            Merged::Elsewhere(fence) => {
+                self.surprises += usize::from(self.opened.is_some());
+                if fence <= self.merged || self.surprises > SURPRISES {
+                    return Err(merger::elsewhere(&self.identity.places.target, fence));
                 }
-                (Some(opened), _) => Err(merger::elsewhere(&opened.merge, fence)),
-                (None, Some(found)) => Err(merger::elsewhere(found, fence)),
-                (None, None) => Ok(()),
-            },
+                self.merged = fence;
+                self.ledger.merged(fence);
+                Ok(())
+            }
         }
     }
 }
