@@ -146,6 +146,9 @@ impl Table {
 
     /// Takes up what an earlier process landed and did not merge.
     pub(super) async fn resume(&mut self, progress: &Progress) -> Result<(), CodedError> {
+        let shared = Arc::clone(&self.identity.shared);
+        // Every table of the source asks at once.
+        let _permit = shared.merges.acquire().await;
         let landing = &self.identity.places.landing;
         self.found = self.identity.found(progress).await?;
         if self.found.is_some() {
@@ -291,6 +294,8 @@ impl Table {
             Some(opened) if *opened.plan.schema == **schema => {}
             Some(opened) => self.identity.evolve(opened, &mut self.channels, schema).await?,
             None => {
+                let shared = Arc::clone(&self.identity.shared);
+                let _permit = shared.sends.acquire().await;
                 let (opened, channels) = self.identity.open(schema, &mut self.ledger, self.noted).await?;
                 self.merged = self.merged.max(opened.progress.fence);
                 self.snapshot = opened.progress.snapshot;

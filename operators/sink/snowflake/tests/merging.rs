@@ -212,3 +212,38 @@ async fn a_snapshot_attempt_is_replaced_as_a_whole() {
         assert_eq!(run.failed().await.code.id, "SF0013");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exact_texts_stay_with_their_values() {
+    let server = server().await;
+    for (schema, interval) in [("APART", "10ms"), ("TOGETHER", "1h")] {
+        let sink = sink(&server, json!({ "schema": schema, "merge": { "interval": interval } }));
+        let run = Run::start(&sink).await;
+        let table = items();
+        let deliver = async |change: Change, exact: &[(usize, &str)]| {
+            let lsn = change.lsn;
+            let mut rows = batch(&table, &[change]);
+            for (column, text) in exact {
+                rows.exact.push(0, *column, (*text).into());
+            }
+            run.rows(rows);
+            run.upper(lsn);
+            if interval == "10ms" {
+                run.settled().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let update = |lsn, id, a, b| Change { op: Op::Update, a, b, ..insert(lsn, 0, id, "") };
+        let sent = || Ok(Some("s".to_owned()));
+        deliver(insert(1, 0, 1, "x"), &[(1, "A exact"), (2, "B exact")]).await;
+        deliver(insert(2, 0, 2, "x"), &[(2, "B exact")]).await;
+        deliver(update(3, 1, Err(()), sent()), &[(3, "N exact")]).await;
+        deliver(update(4, 2, sent(), Err(())), &[]).await;
+        deliver(update(5, 2, Err(()), Err(())), &[]).await;
+        run.finish().await.unwrap();
+        let query = format!(
+            "SELECT ID, GET(\"_ETL_EXACT\", 'A'), GET(\"_ETL_EXACT\", 'B'), GET(\"_ETL_EXACT\", 'N') FROM RAW.{schema}.ITEMS ORDER BY ID"
+        );
+        assert_eq!(rows(&server, &query).await, ["1 \"A exact\" ∅ \"N exact\"", "2 ∅ \"B exact\" ∅"], "{schema}");
+    }
+}
