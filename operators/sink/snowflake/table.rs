@@ -15,10 +15,8 @@ use super::ledger::Ledger;
 use super::merge::{MergeTable, Range};
 use super::merger::{self, Merged};
 use super::opening::{Identity, Opened, rejected};
-use super::plan::TablePlan;
 use super::progress::Progress;
-use super::requests::{Frame, encode};
-use super::shard;
+use super::sending::{Encoded, Sent, encode_all, repair_all, send_all};
 use super::streaming::{ChannelStatus, Pipe};
 use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, TableSchema, Token, Ts};
 use futures::future::BoxFuture;
@@ -38,15 +36,6 @@ const SWEEP: Duration = Duration::from_secs(3600);
 /// How often another process may have merged what this one was about to.
 const SURPRISES: usize = 3;
 
-/// Rows of one delivery, ready to be sent.
-struct Encoded {
-    batch: RowBatch,
-    hashes: Vec<u64>,
-    /// By channel.
-    parts: Vec<Option<(RowBatch, Vec<Frame>)>>,
-    exact: u64,
-}
-
 /// A delivery that is sent and not acknowledged.
 struct Pending {
     /// The last token of each channel that has rows of it.
@@ -55,7 +44,6 @@ struct Pending {
     ack: Ack,
 }
 
-type Sent = (Vec<Channel>, Result<(), CodedError>);
 type Statuses = Result<Vec<Option<ChannelStatus>>, CodedError>;
 
 /// See the module.
@@ -320,24 +308,7 @@ impl Table {
         }
         let plan = Arc::clone(&opened.plan);
         let committed: Vec<Token> = self.positions.iter().map(|p| p.committed()).collect();
-        let job = tokio::task::spawn_blocking(move || {
-            let hashes = shard::hashes(&batch, &plan.key);
-            let mut exact = 0;
-            let mut parts = Vec::with_capacity(committed.len());
-            for (rows, committed) in shard::split(batch.clone(), &hashes, committed.len()).into_iter().zip(committed) {
-                // What an earlier process landed is delivered again and not sent again.
-                let rows = rows.map(|rows| rows.after(committed)).filter(|rows| !rows.is_empty());
-                parts.push(match rows {
-                    None => None,
-                    Some(rows) => {
-                        let (frames, values) = encode(&plan, rows.clone())?;
-                        exact += values;
-                        Some((rows, frames))
-                    }
-                });
-            }
-            Ok(Encoded { batch, hashes, parts, exact })
-        });
+        let job = tokio::task::spawn_blocking(move || encode_all(&plan, batch, &committed));
         self.encoding = Some((job, ack));
         Ok(())
     }
@@ -366,17 +337,7 @@ impl Table {
         let plan = Arc::clone(&opened.plan);
         let shared = Arc::clone(&self.identity.shared);
         let channels = std::mem::take(&mut self.channels);
-        let sending = async move {
-            let _permit = shared.sends.acquire().await;
-            let sends = channels.into_iter().zip(parts).map(|(channel, part)| send(channel, part, Arc::clone(&plan)));
-            let mut channels = Vec::new();
-            let mut result = Ok(());
-            for (channel, sent) in futures::future::join_all(sends).await {
-                channels.push(channel);
-                result = result.and(sent);
-            }
-            (channels, result)
-        };
+        let sending = send_all(shared, channels, plan, parts);
         self.sending = Some((Box::pin(sending), Some(pending)));
         Ok(())
     }
@@ -384,20 +345,7 @@ impl Table {
     /// Opens channels again that the service called invalid, and sends what is not committed of them.
     fn start_repair(&mut self) {
         let channels = std::mem::take(&mut self.channels);
-        let repair = async move {
-            let repairs = channels.into_iter().map(|mut channel| async move {
-                let result = if channel.position().broken() { channel.repair().await } else { Ok(()) };
-                (channel, result)
-            });
-            let mut channels = Vec::new();
-            let mut result = Ok(());
-            for (channel, repaired) in futures::future::join_all(repairs).await {
-                channels.push(channel);
-                result = result.and(repaired);
-            }
-            (channels, result)
-        };
-        self.sending = Some((Box::pin(repair), None));
+        self.sending = Some((Box::pin(repair_all(channels)), None));
     }
 
     fn poll(&mut self) {
@@ -499,12 +447,4 @@ impl Table {
             }
         }
     }
-}
-
-async fn send(mut channel: Channel, part: Option<(RowBatch, Vec<Frame>)>, plan: Arc<TablePlan>) -> (Channel, Result<(), CodedError>) {
-    let result = match part {
-        Some((rows, frames)) => channel.append(plan, rows, frames).await,
-        None => Ok(()),
-    };
-    (channel, result)
 }

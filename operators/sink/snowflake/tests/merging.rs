@@ -27,7 +27,7 @@ async fn check(server: &LocalSnowflake, schema: &str, soft: bool, channels: u16,
     let mut dice = Dice(seed);
     let settings = json!({
         "schema": schema, "deletes": if soft { "soft" } else { "hard" }, "channels": channels,
-        "landing_retention": if seed % 2 == 0 { "0s" } else { "7d" }
+        "landing_retention": if seed.is_multiple_of(2) { "0s" } else { "7d" }
     });
     let sink = sink(server, settings);
     let table = items();
@@ -136,24 +136,29 @@ async fn each_kind_of_history() {
         for change in changes.iter_mut().filter(|c| matches!(c.op, D | T)) {
             (change.a, change.b, change.n) = (Ok(None), Ok(None), None);
         }
-        for soft in [false, true] {
-            for (seed, channels) in [(1, 1), (2, 2)] {
+        eprintln!("{at}: {what}");
+        let runs = [(false, 1, 1), (false, 2, 2), (true, 1, 1), (true, 2, 2)].map(|(soft, seed, channels)| {
+            let (server, changes) = (&server, &changes);
+            async move {
                 let schema = format!("K{at}_{soft}_{seed}").to_uppercase();
-                eprintln!("{what}: {schema}");
-                check(&server, &schema, soft, channels, seed, &changes).await;
+                check(server, &schema, soft, channels, seed, changes).await;
             }
-        }
+        });
+        futures::future::join_all(runs).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_histories() {
     let server = server().await;
-    for seed in 0..8 {
-        let changes = history(seed, 14);
-        let schema = format!("R{seed}");
-        check(&server, &schema, seed % 2 == 1, 1 + (seed % 3) as u16, seed * 7 + 1, &changes).await;
-    }
+    let runs = (0..8).map(|seed| {
+        let server = &server;
+        async move {
+            let changes = history(seed, 14);
+            check(server, &format!("R{seed}"), seed % 2 == 1, 1 + (seed % 3) as u16, seed * 7 + 1, &changes).await;
+        }
+    });
+    futures::future::join_all(runs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
