@@ -70,10 +70,10 @@ struct Measured {
     drained: Duration,
 }
 
-/// Runs the demo on a runtime of its own, until it is over or Ctrl-C.
+/// Runs the demo on a runtime of its own, until it is over or Ctrl-C. Its servers and its folder end with it.
 ///
 /// # Errors
-/// As [`demo`].
+/// `DEMO0001` when a table differs, `DEMO0002` when a server does not start, `DEMO0003` when anything else fails.
 pub fn run(options: DemoOptions) -> Result<(), CodedError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -90,11 +90,8 @@ pub fn run(options: DemoOptions) -> Result<(), CodedError> {
     result
 }
 
-/// Runs the demo. Dropped, it ends its servers and removes its folder.
-///
-/// # Errors
-/// `DEMO0001` when a table differs, `DEMO0002` when a server does not start, `DEMO0003` when anything else fails.
-pub async fn demo(options: DemoOptions) -> Result<(), CodedError> {
+/// Runs the demo. Dropped, it ends its servers.
+async fn demo(options: DemoOptions) -> Result<(), CodedError> {
     let mut folder = tempfile::Builder::new()
         .prefix("etl-stream-demo-")
         .tempdir()

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -47,9 +48,11 @@ impl Servers {
             return Err(server("no PostgreSQL server is installed here")
                 .hint("run `make postgres`, or set ETL_STREAM_PG_BIN to the folder with `postgres` and `initdb`"));
         }
-        let postgres = tokio::task::spawn_blocking(Postgres::start);
-        let (snowflake, snowflake_port) = start_snowflake(folder, keep).await?;
-        let postgres = postgres.await.map_err(|e| server("PostgreSQL did not start").caused_by(e))?;
+        let snowflake = Snowflake::spawn(folder, keep)?;
+        // On this very thread, though it blocks: the server ends with the thread that started it (PR_SET_PDEATHSIG
+        // means the thread, not the process), and tokio's own threads for blocking calls end when they are idle.
+        let postgres = catch_unwind(Postgres::start).map_err(|_| server("PostgreSQL did not start").hint("the lines above say why"))?;
+        let (snowflake, snowflake_port) = snowflake.listening().await?;
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|socket| socket.local_addr())
             .map_err(|e| server("no port is free for the pipeline's status").caused_by(e))?
@@ -143,34 +146,49 @@ pub(super) fn python(folder: &Path) -> PathBuf {
     venv.join("bin/python")
 }
 
-async fn start_snowflake(folder: &Path, keep: bool) -> Result<(Child, u16), CodedError> {
-    let failed = |message: &str| {
-        let log = folder.join("snowflake.log");
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        let last = text.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
-        server(format!("the local Snowflake {message}")).hint(format!("its log is {}: {last}", log.display()))
-    };
-    let log = fs::File::create(folder.join("snowflake.log")).map_err(|e| failed("got no log file").caused_by(e))?;
-    let ports = folder.join("snowflake.port");
-    let mut command = Command::new(snowflake_folder()?.join("run"));
-    command.args(["--port", "0", "--parent-pid", &std::process::id().to_string()]).arg("--port-file").arg(&ports);
-    if keep {
-        command.arg("--data").arg(folder.join("snowflake"));
+/// The local Snowflake while it starts.
+struct Snowflake {
+    child: Child,
+    ports: PathBuf,
+    log: PathBuf,
+}
+
+impl Snowflake {
+    fn spawn(folder: &Path, keep: bool) -> Result<Self, CodedError> {
+        let (ports, log) = (folder.join("snowflake.port"), folder.join("snowflake.log"));
+        let file = fs::File::create(&log).map_err(|e| server(format!("{} was not made", log.display())).caused_by(e))?;
+        let mut command = Command::new(snowflake_folder()?.join("run"));
+        command.args(["--port", "0", "--parent-pid", &std::process::id().to_string()]).arg("--port-file").arg(&ports);
+        if keep {
+            command.arg("--data").arg(folder.join("snowflake"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
+        let child = command.spawn().map_err(|e| server("the local Snowflake was not started").caused_by(e))?;
+        Ok(Self { child, ports, log })
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| failed("was not started").caused_by(e))?;
-    let deadline = Instant::now() + SNOWFLAKE;
-    loop {
-        if let Some(port) = fs::read_to_string(&ports).ok().and_then(|text| text.split_whitespace().next()?.parse().ok()) {
-            return Ok((child, port));
+
+    /// Waits until it listens, and says on which port.
+    async fn listening(mut self) -> Result<(Child, u16), CodedError> {
+        let deadline = Instant::now() + SNOWFLAKE;
+        loop {
+            if let Some(port) = fs::read_to_string(&self.ports).ok().and_then(|text| text.split_whitespace().next()?.parse().ok()) {
+                return Ok((self.child, port));
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.failed(&format!("ended at once: {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(self.failed("did not listen in time"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        if let Ok(Some(status)) = child.try_wait() {
-            return Err(failed(&format!("ended at once: {status}")));
-        }
-        if Instant::now() > deadline {
-            return Err(failed("did not listen in time"));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    fn failed(&self, how: &str) -> CodedError {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n    ");
+        server(format!("the local Snowflake {how}")).hint(format!("its log is {} and ends so:\n    {last}", self.log.display()))
     }
 }
 
