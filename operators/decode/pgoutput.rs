@@ -72,15 +72,22 @@ fn tuple(cursor: &mut Cursor<'_>, columns: usize, cells: &mut Vec<Cell>) -> Resu
     let base = cells.len();
     cells.resize(base + columns, Cell::NULL);
     for cell in cells.get_mut(base..).unwrap_or_default() {
-        *cell = match cursor.u8()? {
-            kind @ (b't' | b'b') => {
-                let length = cursor.i32()?;
-                let (start, length) = cursor.value(length)?;
-                if kind == b't' { Cell::text(start, length) } else { Cell::binary(start, length) }
+        *cell = match cursor.rest() {
+            [kind @ (b't' | b'b'), a, b, c, d, ..] => {
+                cursor.bytes(5)?;
+                let (start, length) = cursor.value(i32::from_be_bytes([*a, *b, *c, *d]))?;
+                if *kind == b't' { Cell::text(start, length) } else { Cell::binary(start, length) }
             }
-            b'n' => Cell::NULL,
-            b'u' => Cell::UNCHANGED,
-            _ => return Err(Fault::Shape),
+            [kind, ..] => {
+                cursor.bytes(1)?;
+                match kind {
+                    b'n' => Cell::NULL,
+                    b'u' => Cell::UNCHANGED,
+                    b't' | b'b' => return Err(Fault::Cut),
+                    _ => return Err(Fault::Shape),
+                }
+            }
+            [] => return Err(Fault::Cut),
         };
     }
     Ok(())

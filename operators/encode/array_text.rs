@@ -2,6 +2,7 @@
 
 use super::array_binary::MOST_DIMENSIONS;
 use super::element::Element;
+use super::json;
 use super::read::Malformed;
 
 // text   := [bounds '='] array
@@ -41,6 +42,15 @@ pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: 
             _ if depth == 0 => return Err(Malformed::Form),
             b'"' if item_due => {
                 item_due = false;
+                if element.is_string() {
+                    // the common case in one pass: nothing to unescape, nothing to escape
+                    let (plain, stop) = after.split_at(json::plain_length(after));
+                    if let [b'"', after @ ..] = stop {
+                        json::plain_string(plain, out);
+                        rest = after;
+                        continue;
+                    }
+                }
                 rest = quoted(element, after, scratch, &mut bounds, out)?;
             }
             byte if *byte == element.delimiter() && !item_due => {
@@ -52,6 +62,11 @@ pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: 
                 item_due = false;
                 let end = rest.iter().position(|b| *b == element.delimiter() || *b == b'}').ok_or(Malformed::Form)?;
                 let (item, after) = rest.split_at(end);
+                if element.is_string() && item != b"NULL" && !item.is_empty() && plain_item(item) {
+                    json::plain_string(item, out);
+                    rest = after;
+                    continue;
+                }
                 if item.is_empty() || item.iter().any(|b| matches!(b, b'"' | b'{' | b'\\')) {
                     return Err(Malformed::Form);
                 }
@@ -69,6 +84,12 @@ pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: 
         }
     }
     Err(Malformed::Form)
+}
+
+/// Whether an unquoted item is as `array_out` writes one, with nothing to escape in JSON.
+#[inline]
+fn plain_item(item: &[u8]) -> bool {
+    json::plain_length(item) == item.len() && !item.contains(&b'{')
 }
 
 /// Writes the item after an opening quote; gives what follows the closing one.

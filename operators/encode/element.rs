@@ -13,18 +13,27 @@ pub(super) struct Element {
     ty: ColumnType,
     nested: Option<Box<Element>>,
     delimiter: u8,
+    string: bool,
 }
 
 impl Element {
     /// Elements of a type, which array texts put `delimiter` between.
     pub(super) fn new(ty: &ColumnType, delimiter: u8) -> Self {
         let nested = if let ColumnType::Array(inner) = ty { Some(Box::new(Self::new(inner, delimiter))) } else { None };
-        Self { ty: ty.clone(), nested, delimiter }
+        let string = matches!(ty, ColumnType::Text | ColumnType::Uuid | ColumnType::Date | ColumnType::Other);
+        Self { ty: ty.clone(), nested, delimiter, string }
     }
 
     /// What stands between two elements in text form.
+    #[inline]
     pub(super) fn delimiter(&self) -> u8 {
         self.delimiter
+    }
+
+    /// Whether text without anything to escape is the element's JSON once it has quotes.
+    #[inline]
+    pub(super) fn is_string(&self) -> bool {
+        self.string
     }
 
     /// Writes an element's output text as JSON; gives whether it is an array with lower bounds.

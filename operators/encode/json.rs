@@ -24,6 +24,21 @@ const fn escapes() -> [bool; 256] {
 
 static ESCAPES: [bool; 256] = escapes();
 
+/// How many bytes from the first need no escape.
+#[inline]
+pub(super) fn plain_length(text: &[u8]) -> usize {
+    text.iter().position(|b| ESCAPES[usize::from(*b)]).unwrap_or(text.len())
+}
+
+/// Appends a string that needs no escape, with its quotes.
+#[inline]
+pub(super) fn plain_string(text: &[u8], out: &mut Vec<u8>) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(text);
+    out.push(b'"');
+}
+
 /// Appends a string with its quotes.
 #[inline]
 pub(super) fn string(text: &[u8], out: &mut Vec<u8>) {

@@ -113,6 +113,6 @@ impl Encoder {
     pub fn flush(&mut self, out: &mut Vec<RowBatch>) {
         let mut open: Vec<OpenTable> = self.open.drain().map(|(_, table)| table).collect();
         open.sort_unstable_by_key(|table| table.opened);
-        out.extend(open.iter_mut().filter_map(|table| table.finish()));
+        out.extend(open.iter_mut().filter_map(OpenTable::finish));
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct OpenTable {
 impl OpenTable {
     pub(super) fn new(table: Arc<TableSchema>, opened: u64) -> Self {
         Self {
-            columns: table.columns.iter().map(|column| ColumnEncoder::new(column)).collect(),
+            columns: table.columns.iter().map(ColumnEncoder::new).collect(),
             key: table.key(),
             binary: table.columns.iter().map(|column| column.ty.has_binary_form()).collect(),
             table,

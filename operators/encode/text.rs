@@ -28,11 +28,9 @@ impl Bytes {
     /// Makes room for more values like those there are, of at most `most` bytes.
     pub(super) fn reserve(&mut self, rows: usize, most: usize) {
         self.offsets.reserve(rows);
-        let had = self.offsets.len() - 1;
-        if had > 0 {
-            // a sixteenth more than the average, so that the last rows seldom double the buffer
-            let likely = (self.values.len() / had).saturating_add(1).saturating_mul(rows + rows / 16);
-            self.values.reserve(likely.min(most));
+        // a sixteenth more than the average, so that the last rows seldom double the buffer
+        if let Some(average) = self.values.len().checked_div(self.offsets.len() - 1) {
+            self.values.reserve((average + 1).saturating_mul(rows + rows / 16).min(most));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Stage: sink. Where rows leave the pipeline.
 //!
 //! ```text
-//! batch ──Delivery──> Writer of a Sink ──> folder of files | standard output | nothing
+//! batch ──Delivery──> Writer of a Sink ──> Snowflake | folder of files | standard output | nothing
 //! ```
 //!
 //! `json` spells rows and `line` puts them into objects with their metadata, for every sink that writes
@@ -11,6 +11,7 @@ pub mod blackhole;
 pub mod file;
 pub mod json;
 pub mod line;
+pub mod snowflake;
 pub mod stdout;
 pub mod tally;
 #[cfg(test)]
@@ -20,7 +21,11 @@ use crate::contract::{BatchSettings, Registry};
 
 /// Adds this stage's node types.
 pub(crate) fn register(registry: Registry) -> Registry {
-    registry.sink::<file::FileConfig>().sink::<stdout::StdoutConfig>().sink::<blackhole::BlackholeConfig>()
+    registry
+        .sink::<snowflake::SnowflakeConfig>()
+        .sink::<file::FileConfig>()
+        .sink::<stdout::StdoutConfig>()
+        .sink::<blackhole::BlackholeConfig>()
 }
 
 /// What the pipeline file says of batches, and the sink's own limits where it says nothing.

@@ -14,8 +14,10 @@ pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
     let (biased, fraction) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
     let parts = Parts::new(biased, fraction, 52, 1075);
     let mut digits = Digits::read(zmij::Buffer::new().format_finite(value));
-    while parts.is_bound(&digits) && digits.count < 17 {
-        digits = Digits::read(&format!("{value:.*e}", digits.count));
+    let mut places = digits.count;
+    while parts.is_bound(&digits) && places < 17 {
+        digits = Digits::read(&format!("{value:.places$e}"));
+        places += 1;
     }
     digits.write(value.is_sign_negative(), 15, out);
 }
@@ -29,8 +31,10 @@ pub(super) fn write_f32(value: f32, out: &mut Vec<u8>) {
     let (biased, fraction) = ((bits >> 23 & 0xff) as i32, u64::from(bits & ((1 << 23) - 1)));
     let parts = Parts::new(biased, fraction, 23, 150);
     let mut digits = Digits::read(zmij::Buffer::new().format_finite(value));
-    while parts.is_bound(&digits) && digits.count < 9 {
-        digits = Digits::read(&format!("{value:.*e}", digits.count));
+    let mut places = digits.count;
+    while parts.is_bound(&digits) && places < 9 {
+        digits = Digits::read(&format!("{value:.places$e}"));
+        places += 1;
     }
     digits.write(value.is_sign_negative(), 6, out);
 }

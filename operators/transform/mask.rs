@@ -11,7 +11,7 @@
 //!
 //! Hot path: no allocation per value; the keyed HMAC state is cloned, not made again.
 
-use super::scope::{ColumnRef, Plans, acts_on, resolve};
+use super::scope::{ColumnRef, Plans, acts_on, pointer, resolve};
 use super::text::{ExactColumn, Texts, write_hex};
 use super::{CFG_KEY, CFG_SETTINGS, OP_KEY, OP_SIZE};
 use crate::contract::{
@@ -98,7 +98,7 @@ impl NodeConfig for MaskConfig {
 
     fn check(&self, findings: &mut Findings) {
         for (column, rule) in &self.columns {
-            let pointer = format!("/columns/{column}");
+            let pointer = pointer("columns", column);
             if let Some(problem) = rule.problem() {
                 findings.push(CFG_SETTINGS, pointer.clone(), problem, None);
             }

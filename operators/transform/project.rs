@@ -7,7 +7,7 @@
 //! # Guarantees
 //! Columns keep the table's order. A key column cannot be dropped. Arrays are shared, not copied.
 
-use super::scope::{Plans, acts_on, missing, names_one};
+use super::scope::{Plans, acts_on, missing, names_one, pointer};
 use super::{CFG_SETTINGS, OP_KEY};
 use crate::contract::{
     BuildContext, CodedError, Findings, NodeConfig, Operator, OperatorConfig, Output, RowBatch, TablePattern, TableSchema,
@@ -53,7 +53,7 @@ impl NodeConfig for ProjectConfig {
                 let help = "write { keep: [column, …] } or { drop: [column, …] }";
                 findings.push(
                     CFG_SETTINGS,
-                    format!("/columns/{pattern}"),
+                    pointer("columns", pattern),
                     "keep or drop must list columns, and only one of them",
                     Some(help.into()),
                 );

@@ -15,7 +15,7 @@
 
 use super::filter::keyed;
 use super::predicate::{Bound, Predicate, selected};
-use super::scope::{Plans, acts_on};
+use super::scope::{Plans, acts_on, pointer};
 use super::select::{Verdict, select};
 use super::{CFG_PREDICATE, CFG_SETTINGS};
 use crate::contract::{
@@ -86,7 +86,7 @@ impl NodeConfig for RouteConfig {
             findings.push(CFG_SETTINGS, "/routes", "there is no route", Some("write an output's name and its condition".into()));
         }
         for (at, (name, condition)) in self.routes.0.iter().enumerate() {
-            let pointer = format!("/routes/{}", name.replace('~', "~0").replace('/', "~1"));
+            let pointer = pointer("routes", name);
             let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
             if name == REST || !plain || self.routes.0.iter().take(at).any(|(other, _)| other == name) {
                 let message = format!("\"{name}\" cannot name an output");

@@ -16,6 +16,11 @@ pub(crate) fn acts_on(tables: &[TablePattern], table: &TableSchema) -> bool {
     tables.is_empty() || tables.iter().any(|p| p.matches(&table.schema, &table.name))
 }
 
+/// A finding's pointer to an entry of a map (RFC 6901).
+pub(crate) fn pointer(map: &str, entry: &impl fmt::Display) -> String {
+    format!("/{map}/{}", entry.to_string().replace('~', "~0").replace('/', "~1"))
+}
+
 /// A table pattern from its text.
 pub(crate) fn pattern(text: &str) -> Result<TablePattern, String> {
     TablePattern::deserialize(StrDeserializer::<TextError>::new(text)).map_err(|e| e.to_string())

@@ -40,7 +40,10 @@ impl GenerateArgs {
                 // clap_complete panics when its writer fails; a buffer does not.
                 let mut buffer = Vec::new();
                 clap_complete::generate(which, &mut command(), "etl-stream", &mut buffer);
-                shell.out.write_all(&buffer)?;
+                // For bash it names a program with a hyphen in two ways, and so never finds its subcommands
+                // (clap_complete 4.6.11): one way it is.
+                let text = String::from_utf8_lossy(&buffer).replace("etl__subcmd__stream", "etl__stream");
+                shell.out.write_all(text.as_bytes())?;
             }
             What::Man { out: Some(folder) } => {
                 std::fs::create_dir_all(&folder)?;

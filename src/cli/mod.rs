@@ -4,6 +4,7 @@
 //! argv ──clap──> Cli ──> one file per command ──> exit code (exit.rs)
 //! ```
 
+mod demo;
 mod describe;
 mod explain;
 mod generate;
@@ -61,6 +62,8 @@ struct Global {
 enum Command {
     /// Run a pipeline until it is stopped.
     Run(run::RunArgs),
+    /// Copy a live shop database into a local Snowflake, and prove that they are equal.
+    Demo(demo::DemoArgs),
     /// Check pipeline files without touching the network.
     Validate(validate::ValidateArgs),
     /// Draw a pipeline.
@@ -106,6 +109,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
     let mut shell = Shell { registry, out, err, colour };
     let done = match cli.command {
         Command::Run(args) => args.run(&mut shell),
+        Command::Demo(args) => args.run(),
         Command::Validate(args) => args.run(&mut shell),
         Command::Graph(args) => args.run(&mut shell),
         Command::List(args) => args.run(&mut shell),

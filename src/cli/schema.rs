@@ -2,62 +2,72 @@
 //! and checks in an editor, private operators included.
 
 use crate::config::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings, Shape, StateSettings};
-use crate::{Kind, Registry};
+use crate::{Kind, NodeType, Registry};
+use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 
 /// What names look like.
 const NAME: &str = "^[a-z][a-z0-9_]*$";
+/// What a placeholder looks like.
+const PLACEHOLDER: &str = "\\$\\{";
 
 /// The schema.
 pub(super) fn schema(registry: &Registry) -> Value {
-    let mut defs = Map::new();
-    let mut properties = Map::new();
-    properties.insert("version".into(), json!({ "const": 1, "description": "The version of the format." }));
-    let name = json!({ "type": "string", "pattern": "^[a-z][a-z0-9_-]*$", "description": "The pipeline's name. Default: the file's." });
-    properties.insert("name".into(), name);
-    let server = part(&Shape::of_type::<ServerSettings>(), &mut defs);
-    properties.insert("engine".into(), part(&Shape::of_type::<EngineSettings>(), &mut defs));
-    properties.insert("state".into(), part(&Shape::of_type::<StateSettings>(), &mut defs));
-    properties.insert("server".into(), json!({ "anyOf": [{ "const": "none" }, server] }));
+    // One generator for all: it gives types of the same name names of their own.
+    let mut generator = SchemaGenerator::default();
+    let engine = generator.subschema_for::<EngineSettings>();
+    let state = generator.subschema_for::<StateSettings>();
+    let server = generator.subschema_for::<ServerSettings>();
+    let alert = generator.subschema_for::<AlertSettings>();
+    let notifier = generator.subschema_for::<NotifierSettings>();
+    let nodes: Vec<(&NodeType, Value)> = registry.types().map(|node| (node, (node.schema)(&mut generator).to_value())).collect();
+    let mut defs = generator.take_definitions(true);
+    let all = defs.clone();
+
     let mut defaults = Map::new();
-    let kinds = [Kind::Source, Kind::Operator, Kind::Sink];
     let mut sections = Vec::new();
-    for kind in kinds {
+    for kind in [Kind::Source, Kind::Operator, Kind::Sink] {
         let mut fields = Map::new();
         let mut choices = Vec::new();
-        for node in registry.types().filter(|t| t.kind == kind) {
-            let shape = Shape::of(node);
+        for (node, root) in nodes.iter().filter(|(n, _)| n.kind == kind) {
+            let shape = Shape::with(root.clone(), all.clone());
             let options = shape.options(&[shape.root()]);
-            let mut schema = options.iter().find(|o| o.contains_key("properties")).map_or_else(Map::new, |o| (*o).clone());
-            for (key, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            let mut own = options.iter().find(|o| o.contains_key("properties")).map_or_else(Map::new, |o| (*o).clone());
+            for (key, field) in own.get("properties").and_then(Value::as_object).into_iter().flatten() {
                 fields.entry(key.clone()).or_insert_with(|| field.clone());
             }
-            part(&shape, &mut defs);
-            open(&mut schema, kind, node.name, node.summary);
+            open(&mut own, node);
+            if let Some(name) = root.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/")) {
+                defs.shift_remove(name);
+            }
             let name = format!("{}.{}", kind.section(), node.name);
-            defs.insert(name.clone(), Value::Object(schema));
             choices.push(json!({ "$ref": format!("#/$defs/{name}") }));
+            defs.insert(name, Value::Object(own));
         }
         let about = format!("Defaults of {}: laid under each, as far as it has such settings.", kind.section());
-        defaults.insert(
-            kind.section().into(),
-            json!({ "type": "object", "description": about, "properties": fields, "additionalProperties": false }),
-        );
-        let mut nodes = json!({ "type": "object", "propertyNames": { "pattern": NAME } });
-        if let Some(map) = nodes.as_object_mut().filter(|_| !choices.is_empty()) {
-            map.insert("additionalProperties".into(), json!({ "oneOf": choices }));
-        }
-        sections.push((kind.section(), nodes));
+        let default = json!({ "type": "object", "description": about, "properties": fields, "additionalProperties": false });
+        defaults.insert(kind.section().into(), default);
+        sections.push((kind.section(), named(if choices.is_empty() { json!(true) } else { json!({ "oneOf": choices }) })));
     }
-    properties.insert("defaults".into(), json!({ "type": "object", "properties": defaults, "additionalProperties": false }));
-    properties.extend(sections.into_iter().map(|(name, schema)| (name.to_owned(), schema)));
-    let mut named =
-        |shape: Shape| json!({ "type": "object", "propertyNames": { "pattern": NAME }, "additionalProperties": part(&shape, &mut defs) });
-    properties.insert("alerts".into(), named(Shape::of_type::<AlertSettings>()));
-    properties.insert("notifiers".into(), named(Shape::of_type::<NotifierSettings>()));
+
+    let mut properties = Map::new();
+    for (key, value) in [
+        ("version", json!({ "const": 1, "description": "The version of the format." })),
+        ("name", json!({ "type": "string", "pattern": "^[a-z][a-z0-9_-]*$", "description": "The pipeline's name. Default: the file's." })),
+        ("engine", engine.to_value()),
+        ("state", state.to_value()),
+        ("server", json!({ "anyOf": [{ "const": "none" }, server] })),
+        ("defaults", json!({ "type": "object", "properties": defaults, "additionalProperties": false })),
+    ]
+    .into_iter()
+    .chain(sections)
+    .chain([("alerts", named(alert.to_value())), ("notifiers", named(notifier.to_value()))])
+    {
+        properties.insert(key.into(), value);
+    }
     let mut defs: Vec<(String, Value)> = defs.into_iter().collect();
     defs.sort_by(|a, b| a.0.cmp(&b.0));
-    json!({
+    let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "etl-stream pipeline",
         "type": "object",
@@ -65,21 +75,22 @@ pub(super) fn schema(registry: &Registry) -> Value {
         "properties": properties,
         "additionalProperties": false,
         "$defs": defs.into_iter().collect::<Map<_, _>>(),
-    })
+    });
+    allow_placeholders(&mut schema);
+    schema
 }
 
-/// Moves a shape's definitions over, and gives its root.
-fn part(shape: &Shape, defs: &mut Map<String, Value>) -> Value {
-    defs.extend(shape.defs().iter().map(|(name, schema)| (name.clone(), schema.clone())));
-    shape.root().clone()
+/// A map of names to what `value` says.
+fn named(value: Value) -> Value {
+    json!({ "type": "object", "propertyNames": { "pattern": NAME }, "additionalProperties": value })
 }
 
 /// Adds what stands beside a node's own settings.
-fn open(schema: &mut Map<String, Value>, kind: Kind, name: &str, summary: &str) {
+fn open(schema: &mut Map<String, Value>, node: &NodeType) {
     let own = schema.shift_remove("properties");
     let mut properties = Map::new();
-    properties.insert("type".into(), json!({ "const": name, "description": summary }));
-    if kind != Kind::Source {
+    properties.insert("type".into(), json!({ "const": node.name, "description": node.summary }));
+    if node.kind != Kind::Source {
         let about = "What it reads: names of sources and operators, or node.output. May be left out when there is one to read.";
         properties.insert("inputs".into(), json!({ "type": "array", "items": { "type": "string" }, "description": about }));
     }
@@ -92,4 +103,31 @@ fn open(schema: &mut Map<String, Value>, kind: Kind, name: &str, summary: &str) 
     schema.insert("properties".into(), properties.into());
     schema.insert("required".into(), required.into());
     schema.insert("additionalProperties".into(), false.into());
+}
+
+/// Lets `${NAME}` stand where a number, a boolean or a text of some form is wanted. Patterns bind texts
+/// only, so numbers stay as bound as they were.
+fn allow_placeholders(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(allow_placeholders),
+        Value::Object(map) => {
+            let mut types: Vec<Value> = match map.get("type") {
+                Some(Value::Array(types)) => types.clone(),
+                Some(one @ Value::String(_)) => vec![one.clone()],
+                _ => Vec::new(),
+            };
+            let is = |types: &[Value], word: &str| types.iter().any(|t| t == word);
+            if is(&types, "string") {
+                if let Some(pattern) = map.get("pattern").and_then(Value::as_str).map(|p| format!("({p})|{PLACEHOLDER}")) {
+                    map.insert("pattern".into(), pattern.into());
+                }
+            } else if ["integer", "number", "boolean"].into_iter().any(|word| is(&types, word)) {
+                types.push("string".into());
+                map.insert("type".into(), types.into());
+                map.insert("pattern".into(), PLACEHOLDER.into());
+            }
+            map.values_mut().for_each(allow_placeholders);
+        }
+        _ => {}
+    }
 }

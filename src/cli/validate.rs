@@ -29,7 +29,7 @@ pub(super) struct ValidateArgs {
     #[arg(long, env = "ETL_STREAM_DENY_WARNINGS", hide_env_values = true)]
     deny_warnings: bool,
     /// Print each file with its defaults merged in, secrets left out.
-    #[arg(long, conflicts_with = "format")]
+    #[arg(long)]
     show_effective: bool,
     /// Leave `${NAME}` alone: checks files without their environment.
     #[arg(long, env = "ETL_STREAM_NO_ENV", hide_env_values = true)]
@@ -42,7 +42,11 @@ impl ValidateArgs {
         let verdicts: Vec<Result<(), Failure>> = loaded.iter().map(|l| verdict(&l.problems, self.deny_warnings)).collect();
         if self.format == Format::Json {
             let findings: Vec<Value> = loaded.iter().flat_map(|l| l.problems.json()).collect();
-            let answer = json!({ "command": "validate", "ok": verdicts.iter().all(Result::is_ok), "findings": findings });
+            let mut answer = json!({ "command": "validate", "ok": verdicts.iter().all(Result::is_ok), "findings": findings });
+            if let (true, Some(map)) = (self.show_effective, answer.as_object_mut()) {
+                let shown = loaded.iter().map(|l| json!({ "file": &*l.problems.file, "yaml": l.effective }));
+                map.insert("effective".into(), shown.collect());
+            }
             writeln!(shell.out, "{answer}")?;
         } else {
             for loaded in &loaded {

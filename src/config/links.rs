@@ -22,7 +22,8 @@ pub(super) fn resolve(drafts: &[Draft], problems: &mut Problems) -> Vec<Vec<Edge
     let before = problems.errors();
     let names: HashMap<&str, usize> = drafts.iter().enumerate().map(|(at, d)| (&*d.name, at)).collect();
     let mut edges: Vec<Vec<Edge>> = Vec::with_capacity(drafts.len());
-    let mut complete = true;
+    // Of two nodes with one name only the first is here: what the other reads is not known.
+    let mut complete = !problems.list.iter().any(|p| p.code == codes::DUPLICATE);
     for (at, draft) in drafts.iter().enumerate() {
         let mut into = Vec::new();
         match &draft.inputs {
@@ -232,8 +233,7 @@ fn unread(drafts: &[Draft], edges: &[Vec<Edge>], problems: &mut Problems) {
         if !reaches && (draft.kind == Kind::Source || out.is_empty()) {
             warn(format!("{} is not read by any sink", draft.title()));
         } else if let Some(outputs) = &draft.outputs {
-            for (at, output) in outputs.iter().enumerate().filter(|(at, _)| !out.iter().any(|(o, _)| o == at)) {
-                let _ = at;
+            for (_, output) in outputs.iter().enumerate().filter(|(at, _)| !out.iter().any(|(o, _)| o == at)) {
                 warn(format!("nothing reads output \"{output}\" of {}: its rows end there", draft.title()));
             }
         }

@@ -21,6 +21,7 @@ mod pipeline;
 mod problem;
 mod read;
 mod report;
+mod scalar;
 mod schema;
 mod settings;
 mod suggest;
@@ -28,6 +29,8 @@ mod suggest;
 #[cfg(test)]
 #[expect(dead_code, reason = "settings of tests are read, not used")]
 mod dummies;
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod tests;
 
@@ -98,7 +101,7 @@ pub fn parse(file: &str, text: &str, path: &Path, registry: &Registry, environme
     let mut problems = Problems::new(file, text);
     let (tree, faults) = document::parse(text);
     for fault in faults {
-        let problem = problems.error(fault.code, "", fault.span, fault.message);
+        let problem = problems.error(fault.code, &fault.pointer, fault.span, fault.message);
         problem.help = fault.help;
         problem.labels.extend(fault.earlier.map(|span| (span, "first given here".to_owned())));
     }

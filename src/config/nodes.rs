@@ -179,7 +179,15 @@ impl<'a> Reader<'a> {
         {
             draft.inputs = self.inputs(&title, &join(&draft.pointer, "inputs"), inputs);
         }
-        let own: Vec<Entry> = entries.iter().filter(|e| e.key != "type" && (e.key != "inputs" || kind == Kind::Source)).cloned().collect();
+        if kind == Kind::Source
+            && let Some(inputs) = entries.iter().find(|e| e.key == "inputs")
+        {
+            let pointer = join(&draft.pointer, "inputs");
+            let help = "rows start at a source: name it in the inputs of an operator or a sink".to_owned();
+            self.problems.error(codes::UNKNOWN_FIELD, &pointer, inputs.key_span, format!("{title} has no field `inputs`")).help =
+                Some(help);
+        }
+        let own: Vec<Entry> = entries.iter().filter(|e| e.key != "type" && e.key != "inputs").cloned().collect();
         let own = Tree { span: entry.value.span, value: Value::Map(own) };
         let Some(node) = self.node_type(kind, &title, &draft, entries) else {
             draft.settings = own;
@@ -259,12 +267,13 @@ impl<'a> Reader<'a> {
             return wrong(entry.value.span, pointer, entry.value.noun(), help, self.problems);
         };
         let mut wishes: Vec<Wish> = Vec::new();
+        let mut seen = HashSet::new();
         for (at, item) in items.iter().enumerate() {
             let pointer = join(pointer, &at.to_string());
             let Some(scalar) = item.scalar() else {
                 return wrong(item.span, &pointer, item.noun(), "write inputs: [name]".into(), self.problems);
             };
-            if wishes.iter().any(|w| w.text == scalar.text) {
+            if !seen.insert(scalar.text.as_str()) {
                 let message = format!("{title} lists the input \"{}\" twice", scalar.text);
                 self.problems.error(codes::DUPLICATE, &pointer, item.span, message).help = Some("every row would come twice".into());
                 continue;

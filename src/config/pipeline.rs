@@ -1,9 +1,10 @@
 //! The file's top level, and its parts put together to a graph.
 
-use super::document::{Entry, Span, Tree, Value, resolve};
+use super::document::{Entry, Span, Tree, Value};
 use super::nodes::{self, Draft};
 use super::problem::Problems;
 use super::read::{Owner, read};
+use super::scalar::resolve;
 use super::schema::Shape;
 use super::settings::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings, StateSettings};
 use super::{codes, effective, join, links, suggest};

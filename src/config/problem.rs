@@ -90,11 +90,12 @@ impl Problems {
     }
 
     /// Says where each stands, puts them in the file's order, and drops repetitions: a default's problem
-    /// shows once, not once for each node it reaches.
+    /// shows once, not once for each node it reaches (messages that differ only in quoted names are one).
     pub(super) fn finish(&mut self) {
         self.list.sort_by_key(|p| p.span);
         let mut seen = HashSet::new();
-        self.list.retain(|p| seen.insert((p.span, p.code.id, p.message.clone())));
+        let unnamed = |message: &str| message.split('"').step_by(2).collect::<String>();
+        self.list.retain(|p| seen.insert((p.span, p.code.id, unnamed(&p.message))));
         let text = Arc::clone(&self.text);
         let (mut line, mut start, mut at) = (1, 0, 0);
         for problem in &mut self.list {

@@ -32,14 +32,14 @@ impl Shape {
         Self { root, defs: generator.take_definitions(true) }
     }
 
+    /// Of a schema and the definitions it refers to.
+    pub(crate) fn with(root: Value, defs: Map<String, Value>) -> Self {
+        Self { root, defs }
+    }
+
     /// The schema of the whole.
     pub(crate) fn root(&self) -> &Value {
         &self.root
-    }
-
-    /// Its definitions.
-    pub(crate) fn defs(&self) -> &Map<String, Value> {
-        &self.defs
     }
 
     /// Every object that a value may satisfy one of: references followed, choices spread out.
@@ -73,6 +73,9 @@ impl Shape {
             let additional = option.get("additionalProperties");
             if let Some(schema) = properties.and_then(|p| p.get(key)) {
                 found.push(schema);
+            } else if let Some(patterns) = option.get("patternProperties").and_then(Value::as_object) {
+                // A map whose keys have a form, which the key's own type checks.
+                found.extend(patterns.values());
             } else if let Some(schema) = additional.filter(|a| a.is_object()) {
                 found.push(schema);
             } else if properties.is_some() || additional == Some(&Value::Bool(false)) {

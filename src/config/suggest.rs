@@ -9,7 +9,9 @@ const LISTED: usize = 12;
 pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let mut best = None;
     for name in names {
-        let alike = strsim::jaro_winkler(word, name);
+        // Jaro-Winkler misses swapped letters in short words, such as `evn`.
+        let swapped = word.len() > 2 && strsim::damerau_levenshtein(word, name) == 1;
+        let alike = strsim::jaro_winkler(word, name).max(if swapped { ALIKE + 0.01 } else { 0.0 });
         if alike > best.map_or(ALIKE, |(b, _)| b) {
             best = Some((alike, name));
         }
@@ -37,6 +39,7 @@ mod tests {
         for (word, names, near) in [
             ("minumum", vec!["maximum", "minimum"], Some("minimum")),
             ("shp", vec!["shop"], Some("shop")),
+            ("evn", vec!["file", "env"], Some("env")),
             ("zzz", vec!["shop"], None),
             ("", vec!["shop"], None),
         ] {

@@ -12,6 +12,7 @@
 //! What is appended is valid JSON without a line break in it. No value is rounded: numbers that JSON
 //! readers would round are strings (see [`Dialect`]).
 
+mod float;
 mod interval;
 mod number;
 #[cfg(test)]
@@ -21,7 +22,7 @@ mod time;
 
 pub use interval::interval_iso8601;
 pub use string::write_string;
-pub use time::write_timestamptz;
+pub use time::{write_date, write_time, write_timestamp, write_timestamptz};
 
 use crate::contract::{Cells, ColumnType, RowBatch, TableSchema};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, StringArray};
@@ -271,10 +272,10 @@ impl<'a> Values<'a> {
             Self::Int4(values) => number::write_integer(i64::from(values[row]), out),
             Self::Int8(values) => number::write_integer(values[row], out),
             Self::OidString(values) => number::write_quoted_integer(values[row], out),
-            Self::Float4(values) => number::write_float(values[row], out),
-            Self::Float8(values) => number::write_float(values[row], out),
-            Self::Float4Short(values) => number::write_short_float(values[row], out),
-            Self::Float8Short(values) => number::write_short_float(values[row], out),
+            Self::Float4(values) => float::write_float(values[row], out),
+            Self::Float8(values) => float::write_float(values[row], out),
+            Self::Float4Short(values) => float::write_short_float(values[row], out),
+            Self::Float8Short(values) => float::write_short_float(values[row], out),
             Self::Decimal(values, scale) => number::write_decimal(values[row], *scale, out),
             Self::DecimalString(values, scale) => {
                 out.push(b'"');

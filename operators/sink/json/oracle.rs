@@ -29,7 +29,7 @@ fn schema(columns: &[(&str, ColumnType)]) -> TableSchema {
 }
 
 fn batch(table: TableSchema, columns: Vec<ArrayRef>) -> RowBatch {
-    let rows = columns.first().map_or(0, |c| c.len());
+    let rows = columns.first().map_or(0, Array::len);
     RowBatch {
         table: Arc::new(table),
         columns,
@@ -212,7 +212,8 @@ async fn values_are_spelled_as_to_jsonb_does() {
 #[test]
 fn snowflake_spelling() {
     let texts = |list: &[&str]| list.iter().map(|s| Some((*s).to_owned())).collect::<Vec<_>>();
-    let cases: Vec<(ColumnType, Vec<Option<String>>, &[&str])> = vec![
+    type Case = (ColumnType, Vec<Option<String>>, &'static [&'static str]);
+    let cases: Vec<Case> = vec![
         (ColumnType::Int8, texts(&["1", "9007199254740992"]), &["1", "\"9007199254740992\""]),
         (ColumnType::Numeric { precision: 18, scale: 4 }, texts(&["125000", "-1"]), &["\"12.5000\"", "\"-0.0001\""]),
         (ColumnType::NumericText, texts(&["12.50", "NaN"]), &["\"12.50\"", "\"NaN\""]),

@@ -68,7 +68,7 @@ fn time(micros: u64, out: &mut Vec<u8>) {
 
 /// Writes a date, in quotes.
 #[inline]
-pub(super) fn write_date(day: i32, out: &mut Vec<u8>) {
+pub fn write_date(day: i32, out: &mut Vec<u8>) {
     out.push(b'"');
     let bc = date(i64::from(day), out);
     out.extend_from_slice(if bc { b" BC\"" } else { b"\"" });
@@ -76,7 +76,7 @@ pub(super) fn write_date(day: i32, out: &mut Vec<u8>) {
 
 /// Writes a time of day, in quotes; `24:00:00` is one.
 #[inline]
-pub(super) fn write_time(micros: i64, out: &mut Vec<u8>) {
+pub fn write_time(micros: i64, out: &mut Vec<u8>) {
     out.push(b'"');
     time(micros.clamp(0, DAY) as u64, out);
     out.push(b'"');
@@ -94,7 +94,7 @@ fn timestamp(micros: i64, zone: &[u8], out: &mut Vec<u8>) {
 
 /// Writes microseconds since 1970 as `2024-01-31T12:34:56.789`, in quotes.
 #[inline]
-pub(super) fn write_timestamp(micros: i64, out: &mut Vec<u8>) {
+pub fn write_timestamp(micros: i64, out: &mut Vec<u8>) {
     timestamp(micros, b"", out);
 }
 

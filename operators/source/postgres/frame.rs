@@ -199,10 +199,16 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Frame<'_>, FrameError> {
 fn pgoutput(mut fields: Fields<'_>) -> Result<Frame<'_>, FrameError> {
     Ok(match fields.u8("tag")? {
         INSERT | UPDATE | DELETE => Frame::Change { relation: fields.u32("relation")? },
-        BEGIN => Frame::Begin { commit_lsn: fields.u64("final LSN")?, time: fields.time("commit time")? },
+        BEGIN => {
+            let (commit_lsn, time) = (fields.u64("final LSN")?, fields.time("commit time")?);
+            let _xid = fields.u32("transaction id")?;
+            Frame::Begin { commit_lsn, time }
+        }
         COMMIT => {
             let _flags = fields.u8("flags")?;
-            Frame::Commit { commit_lsn: fields.u64("commit LSN")?, end_lsn: fields.u64("end LSN")? }
+            let (commit_lsn, end_lsn) = (fields.u64("commit LSN")?, fields.u64("end LSN")?);
+            let _time = fields.time("commit time")?;
+            Frame::Commit { commit_lsn, end_lsn }
         }
         RELATION => Frame::Relation(relation(fields)?),
         TYPE => {

@@ -22,9 +22,10 @@
 //! # Files
 //! `connect` reaches the server; `setup` checks it; `catalog` and `types` describe tables; `snapshot` and
 //! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `confirm` and `report` answer the
-//! server; `state` survives restarts; `run` holds it together.
+//! server; `state` survives restarts; `begin` is the first start, `run` holds it together.
 
 mod assemble;
+mod begin;
 mod catalog;
 mod codes;
 mod config;

@@ -4,7 +4,7 @@
 //! strikes a source whose sinks are slow.
 
 use super::confirm::Confirm;
-use super::connect::ReplicationWriter;
+use super::connect::{PG_LOST, ReplicationWriter};
 use crate::contract::{CodedError, Durable, Lsn, SourceStatus};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,7 +75,10 @@ impl Reporter {
 
 /// Asks the server where its log ends, and writes to it now and then: a slot on a quiet database else
 /// holds back the log of its busy neighbours.
-pub(super) async fn heartbeat(client: Arc<Client>, every: Duration, standby: bool, status: Arc<SourceStatus>) {
+///
+/// # Errors
+/// When the connection it uses is lost.
+pub(super) async fn heartbeat(client: Arc<Client>, every: Duration, standby: bool, status: Arc<SourceStatus>) -> Result<(), CodedError> {
     let position = if standby { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" };
     let mut last = Instant::now();
     let mut warned = false;
@@ -97,4 +100,5 @@ pub(super) async fn heartbeat(client: Arc<Client>, every: Duration, standby: boo
             }
         }
     }
+    Err(CodedError::transient(PG_LOST, "the connection beside the replication stream was lost"))
 }

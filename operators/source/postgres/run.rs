@@ -7,19 +7,18 @@
 //! ```
 
 use super::assemble::Assembler;
-use super::catalog::{Catalog, Published};
+use super::begin::Reach;
+use super::catalog::Catalog;
 use super::codes;
-use super::config::{PostgresConfig, Settings, SnapshotMode};
+use super::config::{PostgresConfig, Settings};
 use super::confirm::Confirm;
-use super::connect::{ConnectSettings, Endpoint, Replication, sqlstate};
-use super::quote::identifier;
+use super::connect::{ConnectSettings, Replication};
 use super::setup::{self, Identity, Server, Slot};
-use super::snapshot::{self, Locked, Snapshot};
+use super::snapshot;
 use super::state::{Documents, Progress, Stage, TableProgress};
 use super::stream::Prepared;
 use crate::contract::{
-    BuildContext, ChunkSender, CodedError, Credits, Durable, Lsn, Phase, Source, SourceConfig, SourceContext, SourceStatus, StateStore,
-    TableSchema, Ts,
+    BuildContext, ChunkSender, CodedError, Credits, Durable, Lsn, Phase, Source, SourceConfig, SourceContext, SourceStatus, StateStore, Ts,
 };
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -31,11 +30,6 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use tracing::{info, warn};
-
-/// The first version with `CREATE_REPLICATION_SLOT`'s options in parentheses.
-const SLOT_OPTIONS: u32 = 150_000;
-/// The first version with failover slots.
-const FAILOVER_SLOTS: u32 = 170_000;
 
 impl SourceConfig for PostgresConfig {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError> {
@@ -75,7 +69,7 @@ pub(super) struct PostgresSource {
 impl Source for PostgresSource {
     async fn run(self: Box<Self>, cx: SourceContext) -> Result<(), CodedError> {
         let status = Arc::clone(&cx.source_status);
-        let result = Box::pin(Run::new(*self, cx).to_the_end()).await;
+        let result = Box::pin(Run::new(*self, cx).live()).await;
         let why = result.as_ref().err().map(ToString::to_string);
         status.set_phase(Phase::Stopped, why);
         result
@@ -91,10 +85,10 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// A snapshot that has been sent and is not durable yet.
-struct Sent {
-    upper: Ts,
-    progress: Progress,
-    tables: BTreeMap<String, TableProgress>,
+pub(super) struct Sent {
+    pub upper: Ts,
+    pub progress: Progress,
+    pub tables: BTreeMap<String, TableProgress>,
 }
 
 /// A source that runs.
@@ -102,7 +96,7 @@ pub(super) struct Run {
     pub settings: Settings,
     connect: ConnectSettings,
     folder: Arc<Path>,
-    range_bytes: u64,
+    pub range_bytes: u64,
     pipeline: Arc<str>,
     source: Arc<str>,
     pub out: Option<Box<dyn ChunkSender>>,
@@ -114,7 +108,7 @@ pub(super) struct Run {
     pub catalog: Catalog,
     pub assembler: Assembler,
     pub confirm: Arc<Mutex<Confirm>>,
-    sent: Option<Sent>,
+    pub sent: Option<Sent>,
     /// Whether something has been read since the last failure.
     pub advanced: bool,
 }
@@ -143,7 +137,7 @@ impl Run {
     }
 
     /// Tries until stopped or until an error is definite.
-    async fn to_the_end(mut self) -> Result<(), CodedError> {
+    async fn live(mut self) -> Result<(), CodedError> {
         let retry = self.settings.retry;
         let backoff =
             ExponentialBuilder::default().with_min_delay(retry.initial.0).with_max_delay(retry.max.0).with_jitter().without_max_times();
@@ -184,7 +178,7 @@ impl Run {
         }
     }
 
-    fn documents(&self) -> Documents<'_> {
+    pub(super) fn documents(&self) -> Documents<'_> {
         Documents { store: &*self.store, pipeline: &self.pipeline, source: &self.source }
     }
 
@@ -222,7 +216,8 @@ impl Run {
                     info!(slot = self.settings.slot, "dropping the slot of a snapshot that was not finished");
                     setup::drop_slot(&client, &self.settings.slot).await?;
                 }
-                let start = Box::pin(self.begin(&endpoint, &client, &server, identity, replication, progress)).await?;
+                let reach = Reach { endpoint: &endpoint, client: &client, server: &server, identity, replication };
+                let start = Box::pin(self.begin(reach, progress)).await?;
                 let replication = endpoint.replicate("source").await?;
                 self.prepared(server, client, replication, start)
             }
@@ -276,90 +271,13 @@ impl Run {
         Ok(())
     }
 
-    /// Makes publication and slot, and copies the rows that exist. Returns where the stream starts.
-    async fn begin(
-        &mut self,
-        endpoint: &Endpoint,
-        client: &Client,
-        server: &Server,
-        identity: Identity,
-        mut replication: Replication,
-        before: Option<Progress>,
-    ) -> Result<u64, CodedError> {
-        let initial = self.settings.snapshot.mode == SnapshotMode::Initial;
-        setup::check_room(client).await?;
-        let tables = setup::publication(client, &self.settings, server, true).await?;
-        let mut locked = None;
-        if initial {
-            setup::check_readable(&tables, server)?;
-            locked = Some(Locked::new(endpoint.query("snapshot").await?, &tables).await?);
-        }
-        let schemas = self.catalog.describe(locked.as_ref().map_or(client, Locked::client), server.version, &tables).await?;
-        let mut progress = Progress {
-            system_identifier: identity.system,
-            timeline: identity.timeline,
-            database: server.database.clone(),
-            slot: self.settings.slot.clone(),
-            publication: self.settings.publication.clone(),
-            stage: Stage::Creating,
-            consistent_lsn: None,
-            snapshot_lsn: before.as_ref().and_then(|p| p.snapshot_lsn),
-        };
-        self.documents().store(&progress, &BTreeMap::new())?;
-        let made = self.make_slot(&mut replication, server, initial).await?;
-        // One below: a commit record may start at the consistent point itself.
-        let lsn = made.consistent.saturating_sub(1);
-        if progress.snapshot_lsn.is_some_and(|before| before >= lsn) {
-            return Err(CodedError::transient(codes::COPY, "the new snapshot is not later than the one before it"));
-        }
-        progress.consistent_lsn = Some(made.consistent);
-        progress.snapshot_lsn = Some(lsn);
-        progress.stage = Stage::Snapshot;
-        info!(slot = self.settings.slot, lsn = %Lsn(made.consistent), tables = tables.len(), "created the replication slot");
-        self.documents().store(&progress, &BTreeMap::new())?;
-        let tables: Vec<(Published, Arc<TableSchema>)> = tables.into_iter().zip(schemas).collect();
-        if let (Some(locked), Some(name)) = (&locked, &made.snapshot) {
-            self.status.set_phase(Phase::Snapshot, None);
-            let job = Snapshot {
-                endpoint,
-                server,
-                types: self.catalog.types(),
-                tables: &tables,
-                name,
-                lsn,
-                workers: self.settings.snapshot.workers,
-                range_bytes: self.range_bytes,
-                credits: &self.credits,
-                status: &self.status,
-            };
-            let ready = job.import(locked).await?;
-            self.advanced = true;
-            drop(replication);
-            let Some(out) = &mut self.out else { return Err(snapshot::closed(crate::contract::SourceClosed)) };
-            job.copy(ready, &mut **out).await?;
-            tables.iter().for_each(|(_, schema)| self.assembler.sent_as(schema));
-        }
-        drop(locked);
-        let documents = tables.iter().map(|(table, schema)| {
-            let snapshot_lsn = initial.then_some(lsn);
-            (schema.full_name(), TableProgress { stage: Stage::Streaming, snapshot_lsn, relation: table.id })
-        });
-        progress.stage = Stage::Streaming;
-        let upper = if initial { Ts::after(lsn) } else { Ts::default() };
-        self.assembler.reached(upper);
-        self.sent = Some(Sent { upper, progress, tables: documents.collect() });
-        self.wait_durable(upper).await?;
-        self.complete()?;
-        Ok(made.consistent)
-    }
-
-    async fn wait_durable(&mut self, upper: Ts) -> Result<(), CodedError> {
+    pub(super) async fn wait_durable(&mut self, upper: Ts) -> Result<(), CodedError> {
         let reached = self.durable.wait_for(|durable| durable.upper >= upper || durable.finished).await;
         reached.map(|_| ()).map_err(|_| snapshot::closed(crate::contract::SourceClosed))
     }
 
     /// Stores that the snapshot is complete.
-    fn complete(&mut self) -> Result<(), CodedError> {
+    pub(super) fn complete(&mut self) -> Result<(), CodedError> {
         if let Some(sent) = self.sent.take() {
             let stored = self.documents().store(&sent.progress, &sent.tables);
             if let Err(error) = stored {
@@ -369,30 +287,6 @@ impl Run {
             info!(tables = sent.tables.len(), "the snapshot is complete and durable");
         }
         Ok(())
-    }
-
-    async fn make_slot(&mut self, replication: &mut Replication, server: &Server, export: bool) -> Result<Made, CodedError> {
-        let sql = create_slot(&self.settings, server, export);
-        let rows = match replication.simple_query(&sql).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                return Err(match sqlstate(&error) {
-                    // Somebody made it since we looked: it is not ours.
-                    Some("42710") => {
-                        self.documents().clear()?;
-                        CodedError::definite(codes::SLOT_WITHOUT_STATE, error.message).hint("give this source another `slot`")
-                    }
-                    Some("53400") => CodedError::definite(codes::NO_SLOT_LEFT, error.message)
-                        .hint("raise max_replication_slots and restart the server, or drop slots that nobody reads"),
-                    _ => error,
-                });
-            }
-        };
-        let field = |index: usize| rows.first().and_then(|row| row.get(index)).cloned().flatten();
-        let consistent = field(1).and_then(|text| text.parse::<Lsn>().ok());
-        let consistent = consistent
-            .ok_or_else(|| CodedError::definite(codes::STREAM, "the server's answer to CREATE_REPLICATION_SLOT was not understood"))?;
-        Ok(Made { consistent: consistent.0, snapshot: field(2) })
     }
 
     /// Ends the stream of chunks and waits until all of them are durable. False: the pipeline is gone.
@@ -405,22 +299,4 @@ impl Run {
     async fn end_unconnected(&mut self) -> Result<(), CodedError> {
         if self.drained().await { self.complete() } else { Ok(()) }
     }
-}
-
-/// A new slot.
-struct Made {
-    consistent: u64,
-    snapshot: Option<String>,
-}
-
-fn create_slot(settings: &Settings, server: &Server, export: bool) -> String {
-    let slot = identifier(&settings.slot);
-    if server.version < SLOT_OPTIONS {
-        let snapshot = if export { "EXPORT_SNAPSHOT" } else { "NOEXPORT_SNAPSHOT" };
-        return format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {snapshot}");
-    }
-    let snapshot = if export { "export" } else { "nothing" };
-    let can = server.version >= FAILOVER_SLOTS && !server.standby;
-    let failover = if can && settings.failover.unwrap_or(true) { ", FAILOVER" } else { "" };
-    format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput (SNAPSHOT '{snapshot}'{failover})")
 }

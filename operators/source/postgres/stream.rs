@@ -98,13 +98,10 @@ impl Run {
         tasks.spawn(reporter.run(finished));
         let (beat, standby, status) = (self.settings.heartbeat.0, server.standby, Arc::clone(&self.status));
         let side = Arc::clone(&client);
-        tasks.spawn(async move {
-            report::heartbeat(side, beat, standby, status).await;
-            Ok(())
-        });
+        tasks.spawn(report::heartbeat(side, beat, standby, status));
         let mut session = Session { run: self, client, reader, bell, known, sent: Ts::default(), told: None };
         session.read(&mut tasks).await?;
-        session.close(finish, &mut tasks).await
+        session.close(finish).await
     }
 }
 
@@ -220,7 +217,7 @@ impl Session<'_> {
     }
 
     /// Ends in good order: waits until everything sent is durable, confirms it, closes the stream.
-    async fn close(mut self, finish: oneshot::Sender<()>, tasks: &mut JoinSet<Result<(), CodedError>>) -> Result<(), CodedError> {
+    async fn close(mut self, finish: oneshot::Sender<()>) -> Result<(), CodedError> {
         let all = self.run.drained().await;
         if all {
             self.run.confirm.lock().unwrap_or_else(PoisonError::into_inner).all_durable();
@@ -235,8 +232,6 @@ impl Session<'_> {
                     break;
                 }
             }
-            // The heartbeat has no end of its own.
-            while let Some(Ok(Err(_))) = tasks.join_next().await {}
         };
         let _ = tokio::time::timeout(CLOSE, ended).await;
         Ok(())

@@ -91,6 +91,11 @@ pub(super) fn float_key(value: f64) -> i64 {
     bits ^ ((bits >> 63) as u64 >> 1) as i64
 }
 
+/// `pg_type.oid` of `text`, `character(n)` and `character varying`.
+const TEXT: u32 = 25;
+const BPCHAR: u32 = 1042;
+const VARCHAR: u32 = 1043;
+
 /// What a column's text compares as.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TextKind {
@@ -142,7 +147,7 @@ impl<'a> Binder<'a> {
             Expr::Distinct { left, right, at } => self.distinct(left, right, *at)?,
             Expr::In { left, items, at } => self.among(left, items, *at)?,
             Expr::Like { left, pattern, escape, fold, at } => self.like(left, pattern, *escape, *fold, *at)?,
-            Expr::IsNull { inner, .. } => match &**inner {
+            Expr::IsNull(inner) => match &**inner {
                 Expr::Column { name, .. } => Node::Leaf { column: self.column(name)?.0, test: Test::IsNull },
                 Expr::Literal { value, .. } => Node::Always(if matches!(value, Literal::Null) { TRUE } else { FALSE }),
                 other => Node::IsNull(Box::new(self.truth(other)?)),
@@ -236,9 +241,9 @@ impl<'a> Binder<'a> {
             return Err(self.refuse(at, &format!("column \"{}\" is citext, which compares by rules of its own", column.name)));
         }
         Ok(match column.pg_type.oid {
-            // "char", name, text, character varying; character
-            18 | 19 | 25 | 1043 => TextKind::Plain,
-            1042 => TextKind::Padded,
+            // "char" and name are 18 and 19
+            18 | 19 | TEXT | VARCHAR => TextKind::Plain,
+            BPCHAR => TextKind::Padded,
             _ => TextKind::Own,
         })
     }
@@ -314,8 +319,13 @@ impl<'a> Binder<'a> {
                     let equality = matches!(relation, Relation::Equal | Relation::NotEqual);
                     (equality && a.pg_type.oid == b.pg_type.oid).then_some(Pair::Bytes(false, false))
                 }
-                (TextKind::Own, _) | (_, TextKind::Own) => None,
-                (x, y) => Some(Pair::Bytes(x == TextKind::Padded, y == TextKind::Padded)),
+                (TextKind::Plain, TextKind::Plain) => Some(Pair::Bytes(false, false)),
+                // beside varchar the operator is that of character(n), beside text that of text
+                (TextKind::Padded, _) if matches!(b.pg_type.oid, BPCHAR | VARCHAR) => Some(Pair::Bytes(true, true)),
+                (_, TextKind::Padded) if a.pg_type.oid == VARCHAR => Some(Pair::Bytes(true, true)),
+                (TextKind::Padded, _) if b.pg_type.oid == TEXT => Some(Pair::Bytes(true, false)),
+                (_, TextKind::Padded) if a.pg_type.oid == TEXT => Some(Pair::Bytes(false, true)),
+                _ => None,
             },
             (x, y) => match (scale(x), scale(y)) {
                 (Some(x), Some(y)) if x == y => Some(Pair::Keys),

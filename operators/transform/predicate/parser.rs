@@ -105,10 +105,7 @@ pub(super) enum Expr {
         at: usize,
     },
     /// `IS NULL`, or `IS UNKNOWN`.
-    IsNull {
-        inner: Box<Expr>,
-        at: usize,
-    },
+    IsNull(Box<Expr>),
     /// `IS TRUE`, `IS FALSE`.
     IsBool {
         inner: Box<Expr>,
@@ -258,7 +255,7 @@ impl Parser {
             let negated = self.word("not");
             let inner = Box::new(expr);
             expr = if self.word("null") || self.word("unknown") {
-                Expr::IsNull { inner, at }
+                Expr::IsNull(inner)
             } else if self.word("true") {
                 Expr::IsBool { inner, value: true }
             } else if self.word("false") {

@@ -65,6 +65,7 @@ fn values() {
         let mut schema = TableSchema { columns: vec![orders().columns.remove(0), column("v", from.clone(), 0, "source type")], ..orders() };
         schema.columns[1].nullable = false;
         let rows = batch(schema.clone(), &[vec![Some("1"), Some(value)], vec![Some("2"), None]]);
+        let rows_shown = rows.clone();
         let what = format!("{from:?} {value} to {to}");
         let mut strict = operator("cast", &json!({ "columns": { "public.orders.v": to } }));
         let got = drive(&mut *strict, [rows.clone()]);
@@ -79,7 +80,8 @@ fn values() {
                 assert!(!error.report().contains(value), "{what}: the value is not told");
                 let mut lenient = operator("cast", &json!({ "columns": { "v": to }, "on_error": "null_with_exact" }));
                 let out = drive(&mut *lenient, [rows]).expect(&what).remove(0).1;
-                assert_eq!(show(&out), [format!("r 1|[{value}]"), "r 2|-".to_owned()], "{what}");
+                let kept = show(&rows_shown)[0].replace(['[', ']'], "").replace("r 1|", "");
+                assert_eq!(show(&out), [format!("r 1|[{kept}]"), "r 2|-".to_owned()], "{what}");
                 assert!(out.table.columns[1].nullable);
             }
             held => {

@@ -37,7 +37,7 @@ async fn every_type_as_postgresql_writes_it() {
     let columns: Vec<String> = schema.columns.iter().map(|c| format!("\"{}\"::text", c.name)).collect();
     let expected = rows(&client, &format!("SELECT {} FROM t ORDER BY t.id", columns.join(", "))).await;
     let batch = load(&client, schema).await;
-    assert!(batch.exact.len() >= 7, "infinities, NaN, 24:00:00 and far years stand as exact text: {}", batch.exact.len());
+    assert!(batch.exact.len() == 4, "infinities, 24:00:00 and far years stand as exact text: {}", batch.exact.len());
     for (shown, expected) in show(&batch).iter().zip(expected) {
         let expected: Vec<String> = expected.into_iter().map(|v| v.unwrap_or_else(|| "-".into())).collect();
         let bare = |text: &str| text.replace(['[', ']'], "");

@@ -94,7 +94,7 @@ fn key_values(text: &str) -> Result<Pairs, CodedError> {
     let mut pairs = Pairs::new();
     let mut letters = text.chars().peekable();
     loop {
-        while letters.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while letters.next_if(char::is_ascii_whitespace).is_some() {}
         if letters.peek().is_none() {
             return Ok(pairs);
         }
@@ -102,12 +102,12 @@ fn key_values(text: &str) -> Result<Pairs, CodedError> {
         while let Some(letter) = letters.next_if(|c| *c != '=' && !c.is_ascii_whitespace()) {
             name.push(letter);
         }
-        while letters.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while letters.next_if(char::is_ascii_whitespace).is_some() {}
         if letters.next() != Some('=') {
             let message = "the connection string is neither a postgres:// URL nor a list of key=value";
             return Err(settings(message).hint("an example: postgres://loader@db.example:5432/shop"));
         }
-        while letters.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while letters.next_if(char::is_ascii_whitespace).is_some() {}
         let mut value = String::new();
         let quoted = letters.next_if_eq(&'\'').is_some();
         loop {

@@ -153,7 +153,7 @@ impl Endpoint {
             let all: Vec<&str> = failures.iter().chain([&last]).map(|error| error.message.as_str()).collect();
             last.message = all.join("; ");
         }
-        Ok(Err(last)?)
+        Err(last)
     }
 
     /// Tries each address of a host, with and without TLS.
@@ -162,26 +162,34 @@ impl Endpoint {
         let mut failure = None;
         for place in self.places(host, &doing).await? {
             let ways = if matches!(place, Place::Unix(_)) { vec![None] } else { self.tls.ways() };
+            let mut before: Option<String> = None;
             for (tried, way) in ways.iter().enumerate() {
                 let attempt = Box::pin(self.attempt(host, place.clone(), way.clone(), target, purpose, kind, &doing));
                 let result = tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(|_| {
                     let error = io::Error::new(io::ErrorKind::TimedOut, format!("no session within {} s", self.timeout.as_secs()));
-                    Err(Refusal { error: broken(&doing, Stage::Connecting { replication: false }, error), another_way: false })
+                    Err(Refusal { error: broken(&doing, Stage::Connecting { replication: false }, error), next: Next::Nothing })
                 });
                 match result {
                     Ok(ready) => return Ok(ready),
                     Err(refusal) => {
-                        let again = refusal.another_way && tried + 1 < ways.len();
-                        let unreachable = [PG_UNREACHABLE, PG_BUSY].contains(&refusal.error.code);
-                        // The first way's error says more than that of the way it fell back to.
-                        let error = if tried > 0 { failure.take().unwrap_or(refusal.error) } else { refusal.error };
-                        if !again && !unreachable {
+                        let mut error = refusal.error;
+                        if let Some(first) = before.take() {
+                            error.message = format!("{}; before that, with the other setting of TLS, {first}", error.message);
+                        }
+                        match refusal.next {
+                            Next::Nothing => {}
+                            _ if tried + 1 == ways.len() => {}
+                            Next::Plain => continue,
+                            Next::OtherWay => {
+                                before = Some(error.message);
+                                continue;
+                            }
+                        }
+                        if ![PG_UNREACHABLE, PG_BUSY].contains(&error.code) {
                             return Err(error);
                         }
                         failure = Some(error);
-                        if !again {
-                            break;
-                        }
+                        break;
                     }
                 }
             }
@@ -221,7 +229,7 @@ impl Endpoint {
         doing: &str,
     ) -> Result<Ready, Refusal> {
         let stage = Stage::Connecting { replication: kind == Kind::Replication };
-        let lost = |error| Refusal { error: broken(doing, stage, error), another_way: false };
+        let lost = |error| Refusal { error: broken(doing, stage, error), next: Next::Nothing };
         let socket = match (place, tls) {
             (Place::Unix(path), _) => Socket::unix(&path).await.map_err(lost)?,
             (Place::Tcp(address), None) => Socket::Tcp(Socket::tcp(address, &self.keepalive).await.map_err(lost)?),
@@ -231,10 +239,10 @@ impl Endpoint {
                     NoTls::NotOffered => Refusal {
                         error: CodedError::definite(PG_TLS, format!("{doing}: the server does not offer TLS"))
                             .hint("turn `ssl` on at the server, or use `tls: { mode: prefer }` or `disable` where the network is trusted"),
-                        another_way: true,
+                        next: Next::Plain,
                     },
-                    NoTls::Handshake(error) => Refusal { error, another_way: true },
-                    NoTls::Final(error) => Refusal { error, another_way: false },
+                    NoTls::Handshake(error) => Refusal { error, next: Next::OtherWay },
+                    NoTls::Final(error) => Refusal { error, next: Next::Nothing },
                 })?
             }
         };
@@ -244,8 +252,8 @@ impl Endpoint {
             Kind::Replication => self.start_replication(socket, host, target, &application, doing).await,
         };
         ready.map_err(|error| {
-            let another_way = error.code == PG_AUTHENTICATION && sqlstate(&error) == Some("28000");
-            Refusal { error, another_way }
+            let unwelcome = error.code == PG_AUTHENTICATION && sqlstate(&error) == Some("28000");
+            Refusal { error, next: if unwelcome { Next::OtherWay } else { Next::Nothing } }
         })
     }
 
@@ -316,9 +324,13 @@ impl Endpoint {
         let place = format!("{}/{} as {}", host.label(), self.database, self.user);
         let mut replication = Replication::new(wire, session, place.into());
         let major = session::major(replication.parameter("server_version").unwrap_or(""));
-        replication.simple_query(&session::statements(major, true)).await?;
+        let part = |mut error: CodedError| {
+            error.message = format!("{doing}: {}", error.message);
+            error
+        };
+        replication.simple_query(&session::statements(major, true)).await.map_err(part)?;
         if target != TargetSession::Any {
-            let rows = replication.simple_query(session::ROLE).await?;
+            let rows = replication.simple_query(session::ROLE).await.map_err(part)?;
             let cell = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(Option::as_deref);
             self.check_role(target, cell(0), cell(1), doing)?;
         }
@@ -333,8 +345,18 @@ impl Endpoint {
     }
 }
 
-/// Why an attempt failed, and whether with or without TLS it may not.
+/// Why an attempt failed, and what may work at the same address.
 struct Refusal {
     error: CodedError,
-    another_way: bool,
+    next: Next,
+}
+
+/// What may work at the same address.
+#[derive(Clone, Copy)]
+enum Next {
+    Nothing,
+    /// Without TLS, which the server does not offer.
+    Plain,
+    /// Without TLS instead of with it, or the other way round.
+    OtherWay,
 }

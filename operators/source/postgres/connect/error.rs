@@ -57,9 +57,12 @@ pub(crate) fn sqlstate(error: &CodedError) -> Option<&str> {
     error.cause.as_ref()?.downcast_ref::<SqlState>().map(|state| state.0.as_str())
 }
 
-/// Whether the same request may succeed later, by SQLSTATE (PostgreSQL manual, appendix A).
+/// Whether the same request may succeed later, by SQLSTATE (PostgreSQL manual, appendix A): lost connections,
+/// conflicts, lack of resources, operators' interventions, the system's and internal errors, locks, a slot in
+/// use, a server that is a standby just now. Not corrupted data.
 fn passes(state: &str) -> bool {
-    ["08", "53", "57P", "40"].iter().any(|class| state.starts_with(class)) || state == "55P03" || state == "55006"
+    let class = ["08", "40", "53", "57", "58", "XX"].iter().any(|class| state.starts_with(class));
+    (class && state != "XX001" && state != "XX002") || ["25006", "55006", "55P03"].contains(&state)
 }
 
 /// An error the server reported.
@@ -197,6 +200,10 @@ mod tests {
             ("53400", Stage::Running, PG_QUERY, Class::Transient),
             ("55P03", Stage::Running, PG_QUERY, Class::Transient),
             ("55006", Stage::Running, PG_QUERY, Class::Transient),
+            ("57014", Stage::Running, PG_QUERY, Class::Transient),
+            ("XX000", Stage::Running, PG_QUERY, Class::Transient),
+            ("XX001", Stage::Running, PG_QUERY, Class::Definite),
+            ("55000", Stage::Running, PG_QUERY, Class::Definite),
             ("42P01", Stage::Running, PG_QUERY, Class::Definite),
             ("", Stage::Running, PG_QUERY, Class::Definite),
         ] {

@@ -56,7 +56,6 @@ impl ReplicationStream {
             marked: false,
             gulp: Gulp::default(),
             last: Instant::now(),
-            short: false,
             doing: Arc::clone(&doing),
         };
         (reader, ReplicationWriter::new(write, doing))
@@ -80,6 +79,7 @@ pub(crate) struct ReadChunk {
 /// The walsender flushes every few hundred bytes while it is busy, and each wake-up costs both sides system calls.
 /// After [`Gulp::STREAK`] small reads without a pause, a read waits until `low_water` bytes are there or `wait` has
 /// passed. A pause or a small gulp ends that, so that the first byte after silence is delivered at once.
+/// Unix sockets have no such mark and need none: they hold little, and a reader that waits stalls the walsender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gulp {
     low_water: u32,
@@ -131,15 +131,13 @@ pub(crate) struct ReplicationReader {
     marked: bool,
     gulp: Gulp,
     last: Instant,
-    /// The read before emptied the socket.
-    short: bool,
     doing: Arc<str>,
 }
 
 impl ReplicationReader {
     /// Sets when to read late: at most `wait` for at least `low_water` bytes while traffic is high. Default 64 KiB
     /// and 200 µs; timers of the runtime are as fine as 1 ms, so a gulp of less may take that. `low_water` 0
-    /// delivers everything as it comes.
+    /// delivers everything as it comes, as unix sockets always do.
     pub(crate) fn set_gulp(&mut self, low_water: u32, wait: Duration) {
         self.gulp = Gulp { low_water, wait, streak: 0 };
     }
@@ -239,9 +237,6 @@ impl ReplicationReader {
         }
         let room = (self.buffer.capacity() - self.buffer.len()).min(max);
         let (gulping, wait) = (self.gulp.is_on(), self.gulp.wait);
-        if gulping && self.short && self.low_water.is_none() {
-            tokio::time::sleep(wait).await;
-        }
         self.mark(gulping);
         let read = if self.marked {
             let timed = tokio::time::timeout(wait, self.socket.read_buf(&mut (&mut self.buffer).limit(room))).await;
@@ -258,7 +253,6 @@ impl ReplicationReader {
         let now = Instant::now();
         self.gulp.note(read, now.duration_since(self.last));
         self.last = now;
-        self.short = read < room;
         Ok(read)
     }
 

@@ -13,7 +13,7 @@
 //! # Guarantees
 //! Workers read under one exported snapshot, so no row is missing or doubled between the copy and the
 //! stream. Tables stay locked in ACCESS SHARE mode, as by pg_dump: a rewrite or TRUNCATE, which would show
-//! an empty table to an older snapshot, waits. A worker that fails ends the attempt as a whole; the next
+//! an empty table to an older snapshot, waits; one between slot and lock is noticed. A worker that fails ends the attempt as a whole; the next
 //! one has a new slot and a higher LSN, and sinks remove what this one left.
 //!
 //! Memory: bytes are read after credit for them was taken.
@@ -24,15 +24,16 @@ mod tuples;
 pub(super) use self::plan::Planned;
 use self::plan::Unit;
 use self::tuples::Tuples;
-use super::catalog::Published;
+use super::catalog::{Catalog, Published};
 use super::codes;
-use super::connect::{Endpoint, classify};
+use super::connect::{Endpoint, classify, sqlstate};
 use super::credit::Held;
 use super::quote::{literal, table};
 use super::setup::Server;
 use super::types::Types;
 use crate::contract::{
-    Chunk, ChunkSender, CodedError, Commit, Credits, Format, Item, Mark, Phase, RawItem, RawRow, RawRows, SourceStatus, TableSchema, Ts,
+    Chunk, ChunkSender, Class, CodedError, Commit, Credits, Format, Item, Mark, Phase, RawItem, RawRow, RawRows, SourceStatus, TableSchema,
+    Ts,
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -44,8 +45,37 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
+/// SQLSTATE of a table that does not exist.
+const NO_TABLE: &str = "42P01";
+/// SQLSTATE of a missing privilege.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// Bytes of a chunk.
 const CHUNK: usize = 256 << 10;
+
+/// What must be the same before the slot is made and when the tables are locked after it: an older snapshot
+/// shows a rewritten or truncated table as empty, and an altered one under a schema its rows do not have.
+///
+/// Not locked before: making a slot waits for transactions that may wait for those locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// The tables as the catalog has them.
+    pub schemas: Vec<Arc<TableSchema>>,
+    /// Table, relation that holds rows, and its file.
+    files: Vec<(u32, u32, Option<u32>)>,
+}
+
+impl Shape {
+    /// Looks at tables.
+    pub(super) async fn of(client: &Client, catalog: &mut Catalog, version: u32, tables: &[Published]) -> Result<Self, CodedError> {
+        let sql = "SELECT t.id, part.id, pg_relation_filenode(part.id) FROM unnest($1::oid[]) t(id)
+                   CROSS JOIN LATERAL (SELECT t.id UNION SELECT relid::oid FROM pg_partition_tree(t.id)) part(id) ORDER BY 1, 2";
+        let ids: Vec<u32> = tables.iter().map(|table| table.id).collect();
+        let rows = client.query(sql, &[&ids]).await.map_err(|e| classify(&e, "looking at the files of the published tables"))?;
+        let files = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        Ok(Self { schemas: catalog.describe(client, version, tables).await?, files })
+    }
+}
 
 /// Holds the tables' locks for as long as it lives.
 pub(super) struct Locked {
@@ -53,11 +83,15 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    /// Locks tables against rewriting, before the slot is made.
+    /// Locks tables against rewriting.
     pub(super) async fn new(client: Client, tables: &[Published]) -> Result<Self, CodedError> {
         let names: Vec<String> = tables.iter().map(|t| table(&t.schema, &t.name)).collect();
         let sql = format!("BEGIN READ ONLY; LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
-        client.batch_execute(&sql).await.map_err(|e| classify(&e, "locking the tables of the snapshot against being rewritten"))?;
+        client.batch_execute(&sql).await.map_err(|e| {
+            let error = classify(&e, "locking the tables of the snapshot against being rewritten");
+            // Dropped since we looked: the next look will not find it.
+            if sqlstate(&error) == Some(NO_TABLE) { CodedError { class: Class::Transient, ..error } } else { error }
+        })?;
         Ok(Self { client })
     }
 
@@ -107,8 +141,11 @@ impl Snapshot<'_> {
         let mut clients = Vec::with_capacity(workers);
         for _ in 0..workers {
             let client = self.endpoint.query("snapshot").await?;
-            let sql =
-                format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(self.name).trim_start());
+            // Row security is refused instead of applied: it would leave rows out silently.
+            let sql = format!(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
+                literal(self.name).trim_start()
+            );
             client.batch_execute(&sql).await.map_err(|e| classify(&e, "importing the slot's snapshot"))?;
             clients.push(client);
         }
@@ -187,7 +224,14 @@ impl Worker {
 
     async fn copy(&self, unit: &Unit) -> Result<(), CodedError> {
         let name = self.names.get(unit.table).map_or("", String::as_str);
-        let failed = |e: tokio_postgres::Error| classify(&e, &format!("copying table \"{name}\""));
+        let failed = |e: tokio_postgres::Error| {
+            let error = classify(&e, &format!("copying table \"{name}\""));
+            match sqlstate(&error) {
+                Some(INSUFFICIENT_PRIVILEGE) => CodedError::definite(codes::NO_SELECT, error.message)
+                    .hint("the user needs SELECT on the table and its partitions, and BYPASSRLS where row level security is on"),
+                _ => error,
+            }
+        };
         let broken =
             |e: tuples::TupleError| CodedError::transient(codes::COPY, format!("the copy of table \"{name}\" was not understood: {e}"));
         // Credit first: the server starts to send with the statement.

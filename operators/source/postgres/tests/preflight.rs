@@ -46,6 +46,9 @@ async fn each_problem_has_its_code() {
     fails(json!({ "tables": { "include": ["public.none"] } }), "PG0017").await;
     fails(json!({ "publication": "theirs", "tables": { "include": ["public.none"] } }), "PG0017").await;
     client.batch_execute("CREATE TABLE keyless (a int, b int); ALTER PUBLICATION theirs ADD TABLE keyless").await.unwrap();
+    client.batch_execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY").await.unwrap();
+    let rows_hidden = json!({ "url": user("reader"), "publication": "theirs", "slot": "secure", "tables": { "include": ["public.t"] } });
+    fails(rows_hidden, "PG0020").await;
     fails(json!({ "publication": "theirs", "keys": { "public.keyless": ["nope"] } }), "PG0026").await;
 }
 

@@ -1,0 +1,156 @@
+//! The two forms of a segment's `MERGE`.
+//!
+//! The plain one takes each key's latest row. The folding one is for segments in which PostgreSQL left
+//! unchanged values out: for each such column it finds the row that sent the value last.
+//!
+//! ```text
+//! r   the segment's rows, with the token of the row before each (of any key)
+//! g   + which life of its key a row belongs to: lives begin at r or i and end at d; 0 began earlier
+//! w   + for each folded column, the token of the row of that life that sent it last; the life's beginning
+//! f   + the value, and its exact text, of that row
+//! s   the last row of each key, joined with
+//! d   the old key's delete, where the life began by a changed key, and
+//! o   the target's row: of the key for life 0, of the old key for a changed one
+//! ```
+//! A delete is the last row of its life and sends nothing, so it carries what the row held: what a changed
+//! key goes on with, and what a soft delete keeps.
+
+use super::merge::MergeTable;
+use super::names::quote;
+use super::sql::literal;
+use crate::contract::Token;
+use std::fmt::Write;
+
+fn list(names: impl IntoIterator<Item = impl AsRef<str>>, write: impl Fn(&str) -> String, between: &str) -> String {
+    let parts: Vec<String> = names.into_iter().map(|name| write(name.as_ref())).collect();
+    parts.join(between)
+}
+
+/// The clauses after `ON`. `values` gives a column's value and `exact` that of `_ETL_EXACT`.
+fn clauses(table: &MergeTable, exact: &str) -> String {
+    let all: Vec<&String> = table.key.iter().chain(&table.values).collect();
+    let columns = list(&all, quote, ", ");
+    let values = list(&all, |c| format!("s.{}", quote(c)), ", ");
+    let set = list(&table.values, |c| format!("{0} = s.{0}, ", quote(c)), "");
+    if table.soft {
+        format!(
+            "WHEN MATCHED AND s.\"_OP\" = 'd' THEN UPDATE SET \"_ETL_SEQ\" = s.\"_last\", \"_ETL_DELETED\" = TRUE \
+             WHEN MATCHED THEN UPDATE SET {set}\"_ETL_SEQ\" = s.\"_last\", \"_ETL_DELETED\" = s.\"_gone\", \"_ETL_EXACT\" = {exact} \
+             WHEN NOT MATCHED AND s.\"_OP\" <> 'd' THEN INSERT ({columns}, \"_ETL_SEQ\", \"_ETL_DELETED\", \"_ETL_EXACT\") \
+             VALUES ({values}, s.\"_last\", s.\"_gone\", {exact})"
+        )
+    } else {
+        format!(
+            "WHEN MATCHED AND s.\"_OP\" = 'd' THEN DELETE \
+             WHEN MATCHED THEN UPDATE SET {set}\"_ETL_SEQ\" = s.\"_SEQ\", \"_ETL_EXACT\" = {exact} \
+             WHEN NOT MATCHED AND s.\"_OP\" <> 'd' THEN INSERT ({columns}, \"_ETL_SEQ\", \"_ETL_EXACT\") \
+             VALUES ({values}, s.\"_SEQ\", {exact})"
+        )
+    }
+}
+
+/// Each key's latest row. With soft deletes: its latest row that has values, and whether it is gone.
+pub(super) fn plain(table: &MergeTable, bounds: (Token, Token), from: Token) -> String {
+    let key = list(&table.key, quote, ", ");
+    let on = list(&table.key, |c| format!("t.{0} = s.{0}", quote(c)), " AND ");
+    let (landing, rows) = (table.landing.sql(), table.rows(bounds, from));
+    let source = if table.soft {
+        format!(
+            "SELECT l.*, MAX(\"_SEQ\") OVER (PARTITION BY {key}) AS \"_last\", \
+             FIRST_VALUE(\"_OP\") OVER (PARTITION BY {key} ORDER BY \"_SEQ\" DESC) = 'd' AS \"_gone\" \
+             FROM {landing} AS l WHERE {rows} \
+             QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY IFF(\"_OP\" = 'd', 1, 0), \"_SEQ\" DESC) = 1"
+        )
+    } else {
+        format!("SELECT l.* FROM {landing} AS l WHERE {rows} QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY \"_SEQ\" DESC) = 1")
+    };
+    format!("MERGE INTO {} AS t USING ({source}) AS s ON {on} {}", table.target.sql(), clauses(table, "s.\"_ETL_EXACT\""))
+}
+
+/// Each key's latest state, with `folded` columns taken from wherever they were sent last.
+pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, Token), from: Token) -> String {
+    let key = list(&table.key, quote, ", ");
+    let on = list(&table.key, |c| format!("t.{0} = s.{0}", quote(c)), " AND ");
+    let so_far = format!("OVER (PARTITION BY {key} ORDER BY \"_SEQ\" ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)");
+    let life = format!("PARTITION BY {key}, \"_life\"");
+    let mut sql = format!("MERGE INTO {} AS t USING (WITH r AS (", table.target.sql());
+    let _ = write!(
+        sql,
+        "SELECT l.*, LAG(\"_SEQ\") OVER (ORDER BY \"_SEQ\") AS \"_before\" FROM {} AS l WHERE {}), ",
+        table.landing.sql(),
+        table.rows(bounds, from)
+    );
+    let _ = write!(
+        sql,
+        "g AS (SELECT r.*, SUM(IFF(\"_OP\" IN ('r', 'i'), 1, 0)) {so_far} + SUM(IFF(\"_OP\" = 'd', 1, 0)) {so_far} \
+         - IFF(\"_OP\" = 'd', 1, 0) AS \"_life\" FROM r), "
+    );
+    let mut sent = String::new();
+    let mut value = String::new();
+    for (at, column) in folded.iter().enumerate() {
+        let _ = write!(
+            sent,
+            ", MAX(IFF(\"_OP\" = 'd' OR COALESCE(ARRAY_CONTAINS({}::VARIANT, \"_UNCHANGED\"), FALSE), NULL, \"_SEQ\")) \
+             OVER ({life} ORDER BY \"_SEQ\" ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS \"_at{at}\"",
+            literal(column)
+        );
+        let row = format!("OVER ({life}, \"_at{at}\" ORDER BY \"_SEQ\")");
+        let _ = write!(
+            value,
+            ", FIRST_VALUE({}) {row} AS \"_v{at}\", GET(FIRST_VALUE(\"_ETL_EXACT\") {row}, {}) AS \"_e{at}\"",
+            quote(column),
+            literal(column)
+        );
+    }
+    let _ = write!(
+        sql,
+        "w AS (SELECT g.*, FIRST_VALUE(\"_before\") OVER ({life} ORDER BY \"_SEQ\") AS \"_parent\", \
+         FIRST_VALUE(\"_OP\") OVER ({life} ORDER BY \"_SEQ\") AS \"_began\"{sent} FROM g), f AS (SELECT w.*{value} FROM w), "
+    );
+    // With soft deletes a delete that follows rows of this segment keeps their values.
+    let (gone, op) = if table.soft {
+        // A life that ended: its last row with values stands for it, as an update that is gone.
+        (", s.\"_SEQ\" AS \"_last\", s.\"_OP\" = 'd' AS \"_gone\"", "IFF(s.\"_OP\" = 'd' AND s.\"_rows\" > 1, 'u', s.\"_OP\") AS \"_OP\"")
+    } else {
+        ("", "s.\"_OP\"")
+    };
+    let _ = write!(
+        sql,
+        "s AS (SELECT f.*, COUNT(*) OVER ({life}) AS \"_rows\" FROM f QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY \"_SEQ\" DESC) = 1) "
+    );
+    let columns = list(&table.key, |c| format!("s.{}", quote(c)), ", ");
+    let _ = write!(sql, "SELECT {columns}, {op}, s.\"_SEQ\", s.\"_ETL_EXACT\"{gone}");
+    for column in &table.values {
+        let name = quote(column);
+        match folded.iter().position(|c| *c == column) {
+            Some(at) => {
+                let _ = write!(
+                    sql,
+                    ", CASE WHEN s.\"_at{at}\" IS NOT NULL THEN s.\"_v{at}\" WHEN d.\"_at{at}\" IS NOT NULL THEN d.\"_v{at}\" ELSE o.{name} END AS {name}, \
+                     CASE WHEN s.\"_at{at}\" IS NOT NULL THEN s.\"_e{at}\" WHEN d.\"_at{at}\" IS NOT NULL THEN d.\"_e{at}\" \
+                     ELSE GET(o.\"_ETL_EXACT\", {}) END AS \"_x{at}\"",
+                    literal(column)
+                );
+            }
+            None => {
+                let _ = write!(sql, ", s.{name}");
+            }
+        }
+    }
+    let old_key = list(&table.key, |c| format!("o.{0} = IFF(s.\"_life\" = 0, s.{0}, d.{0})", quote(c)), " AND ");
+    let _ = write!(
+        sql,
+        " FROM s LEFT JOIN f AS d ON d.\"_SEQ\" = s.\"_parent\" AND d.\"_OP\" = 'd' AND s.\"_life\" > 0 AND s.\"_began\" = 'i' \
+         LEFT JOIN {} AS o ON {old_key} AND (s.\"_life\" = 0 OR d.\"_life\" = 0)) AS s ON {on} ",
+        table.target.sql()
+    );
+    let mut exact = "s.\"_ETL_EXACT\"".to_owned();
+    for (at, column) in folded.iter().enumerate() {
+        exact = format!(
+            "IFF(s.\"_x{at}\" IS NULL, {exact}, OBJECT_INSERT(COALESCE({exact}, OBJECT_CONSTRUCT()), {}, s.\"_x{at}\", TRUE))",
+            literal(column)
+        );
+    }
+    sql.push_str(&clauses(table, &exact));
+    sql
+}

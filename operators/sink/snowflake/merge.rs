@@ -1,0 +1,190 @@
+//! The statements of a merge: landing rows in `(from, fence]` into the target, in one transaction.
+//!
+//! ```text
+//! from ──────────┬──────────────┬───────────────── fence
+//!      segment   │ t: clear     │ segment     progress.FENCE := fence
+//! ```
+//! A segment is one `MERGE`. The range is cut where one statement cannot tell what comes after what: at a
+//! truncate, at a snapshot's begin, and where a row's key changes a second time and it still needs values
+//! that only its first key's row has.
+//!
+//! # Guarantees
+//! Whole transactions only. The outcome is the same however the log is cut into merges. Every statement
+//! reads the landing table only while the progress row says `from`: a merge that was made already, here or by
+//! another process, changes nothing.
+
+use super::fold::{folding, plain};
+use super::ledger::{Ledger, just_before};
+use super::names::{TableName, quote};
+use super::progress::{ProgressKey, lsn_text};
+use super::sql::literal;
+use crate::contract::Token;
+use std::collections::HashSet;
+
+/// A table to merge.
+#[derive(Clone, Debug)]
+pub(super) struct MergeTable {
+    /// Where rows go.
+    pub(super) target: TableName,
+    /// Where they come from.
+    pub(super) landing: TableName,
+    /// The bookkeeping table.
+    pub(super) progress: TableName,
+    /// The bookkeeping row.
+    pub(super) row: ProgressKey,
+    /// Stored names of the key's columns.
+    pub(super) key: Vec<String>,
+    /// Stored names of the other columns.
+    pub(super) values: Vec<String>,
+    /// Whether deleted rows stay, marked.
+    pub(super) soft: bool,
+}
+
+impl MergeTable {
+    /// Holds while everything up to `from`, and nothing more, is merged.
+    pub(super) fn guard(&self, from: Token) -> String {
+        format!(
+            "EXISTS (SELECT 1 FROM {} WHERE {} AND \"FENCE\" = {})",
+            self.progress.sql(),
+            self.row.condition(),
+            literal(&from.to_string())
+        )
+    }
+
+    /// The landing rows of a segment: after `low` up to `high`, under the guard.
+    pub(super) fn rows(&self, (low, high): (Token, Token), from: Token) -> String {
+        format!(
+            "\"_SEQ\" > {} AND \"_SEQ\" <= {} AND \"_OP\" <> 't' AND {}",
+            literal(&low.to_string()),
+            literal(&high.to_string()),
+            self.guard(from)
+        )
+    }
+
+    /// Empties the target, or marks all its rows, as of a token.
+    fn clear(&self, at: Token, from: Token) -> String {
+        let target = self.target.sql();
+        let guard = self.guard(from);
+        if self.soft {
+            format!(
+                "UPDATE {target} SET \"_ETL_DELETED\" = TRUE, \"_ETL_SEQ\" = {} WHERE NOT COALESCE(\"_ETL_DELETED\", FALSE) AND {guard}",
+                literal(&at.to_string())
+            )
+        } else {
+            format!("DELETE FROM {target} WHERE {guard}")
+        }
+    }
+}
+
+/// What a merge is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    /// Merged up to here.
+    pub(super) from: Token,
+    /// To be merged up to here.
+    pub(super) fence: Token,
+    /// The LSN of the table's last snapshot.
+    pub(super) snapshot: Option<u64>,
+    /// Whether landing rows are deleted once merged.
+    pub(super) delete_landed: bool,
+}
+
+/// The statements between `BEGIN` and `COMMIT`; the last one moves the fence and touches one row.
+pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> Vec<String> {
+    let Range { from, fence, snapshot, delete_landed } = range;
+    // A snapshot's rows replace all that was there: it begins like a truncate, just before its first row.
+    let begins = snapshot.map(|lsn| just_before(Token::new(lsn, 0))).filter(|at| *at >= from && *at < fence);
+    let mut clears = ledger.truncates(from, fence);
+    clears.extend(begins.filter(|at| !table.soft || *at > Token::ZERO));
+    clears.sort_unstable();
+    let mut all = Vec::new();
+    let mut low = from;
+    if table.soft {
+        for at in clears {
+            if begins == Some(at) {
+                // Rows that the snapshot has again must not be marked for a moment and lose their values.
+                segments(table, ledger, (low, at), from, &mut all);
+            } else {
+                segments(table, ledger, (low, just_before(at)), from, &mut all);
+                all.push(table.clear(at, from));
+            }
+            low = at;
+        }
+    } else if let Some(last) = clears.last() {
+        all.push(table.clear(*last, from));
+        low = *last;
+    }
+    segments(table, ledger, (low, fence), from, &mut all);
+    if table.soft
+        && let Some((at, lsn)) = begins.zip(snapshot)
+    {
+        // What the snapshot did not have again is gone.
+        all.push(format!("{} AND \"_ETL_SEQ\" <= {}", table.clear(Token::new(lsn, 0), from), literal(&at.to_string())));
+    }
+    if delete_landed {
+        all.push(format!(
+            "DELETE FROM {} WHERE \"_SEQ\" <= {} AND {}",
+            table.landing.sql(),
+            literal(&fence.to_string()),
+            table.guard(from)
+        ));
+    }
+    all.push(format!(
+        "UPDATE {} SET \"FENCE\" = {}, \"UPDATED_AT\" = CURRENT_TIMESTAMP() WHERE {} AND \"FENCE\" = {}",
+        table.progress.sql(),
+        literal(&fence.to_string()),
+        table.row.condition(),
+        literal(&from.to_string())
+    ));
+    all
+}
+
+/// Merges `(low, high]` by one statement, or by more where moves are chained.
+fn segments(table: &MergeTable, ledger: &Ledger, (mut low, high): (Token, Token), from: Token, all: &mut Vec<String>) {
+    let mut arrived: HashSet<u64> = HashSet::new();
+    // Hashes of what an earlier process saw are not known: after such a move every move may be chained.
+    let mut blind = false;
+    for moved in ledger.moves(low, high) {
+        let chained = blind || arrived.contains(&moved.from) || (!moved.hashed && !arrived.is_empty());
+        if chained {
+            let cut = just_before(moved.delete);
+            segment(table, ledger, (low, cut), from, all);
+            low = cut;
+            arrived.clear();
+        }
+        arrived.insert(moved.to);
+        blind = !moved.hashed;
+    }
+    segment(table, ledger, (low, high), from, all);
+}
+
+fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), from: Token, all: &mut Vec<String>) {
+    if bounds.0 >= bounds.1 {
+        return;
+    }
+    let unchanged = ledger.unchanged(bounds.0, bounds.1);
+    if !table.values.iter().any(|name| unchanged.contains(name)) {
+        return all.push(plain(table, bounds, from));
+    }
+    // A soft delete keeps every value of the row, so every column is looked for there.
+    let folded: Vec<&String> = table.values.iter().filter(|name| table.soft || unchanged.contains(name)).collect();
+    all.push(folding(table, &folded, bounds, from));
+}
+
+/// Deletes what an unfinished snapshot at `old` left, and begins the one at `new`.
+pub(super) fn restart_snapshot(table: &MergeTable, old: Option<u64>, new: u64, append: bool, values: &[(&str, String)]) -> Vec<String> {
+    let mut all = Vec::new();
+    if let Some(old) = old {
+        let (first, last) = (literal(&Token::new(old, 0).to_string()), literal(&Token::end_of(old).to_string()));
+        all.push(format!("DELETE FROM {} WHERE \"_OP\" = 'r' AND \"_SEQ\" >= {first} AND \"_SEQ\" <= {last}", table.landing.sql()));
+        if !append {
+            all.push(format!("DELETE FROM {} WHERE \"_ETL_SEQ\" >= {first} AND \"_ETL_SEQ\" <= {last}", table.target.sql()));
+        }
+    }
+    let mut set = format!("\"SNAPSHOT_LSN\" = {}, \"SNAPSHOT_DONE\" = FALSE", literal(&lsn_text(new)));
+    for (column, value) in values {
+        set.push_str(&format!(", {} = {value}", quote(column)));
+    }
+    all.push(format!("UPDATE {} SET {set}, \"UPDATED_AT\" = CURRENT_TIMESTAMP() WHERE {}", table.progress.sql(), table.row.condition()));
+    all
+}

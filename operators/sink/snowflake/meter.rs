@@ -1,0 +1,97 @@
+//! What the sink counts: the metrics of `/metrics` and the numbers of the status page.
+
+use crate::contract::SinkStatus;
+use metrics::{Counter, counter};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+/// One sink's counters.
+pub(super) struct Meter {
+    ok: Counter,
+    retried: Counter,
+    refused: Counter,
+    rows: Counter,
+    bytes: Counter,
+    rejected: Counter,
+    exact: Counter,
+    retries: Counter,
+    status: OnceLock<Arc<SinkStatus>>,
+}
+
+impl Meter {
+    /// For the sink of that name.
+    pub(super) fn new(sink: &str) -> Self {
+        let requests = |outcome| counter!("etl_stream_sink_requests_total", "sink" => sink.to_owned(), "outcome" => outcome);
+        let one = |name: &'static str| counter!(name, "sink" => sink.to_owned());
+        Self {
+            ok: requests("ok"),
+            retried: requests("retried"),
+            refused: requests("refused"),
+            rows: one("etl_stream_sink_committed_rows_total"),
+            bytes: one("etl_stream_sink_sent_bytes_total"),
+            rejected: one("etl_stream_sink_rejected_rows_total"),
+            exact: one("etl_stream_sink_exact_values_total"),
+            retries: one("etl_stream_sink_retries_total"),
+            status: OnceLock::new(),
+        }
+    }
+
+    /// Shows the numbers to the user from here on.
+    pub(super) fn show(&self, status: &Arc<SinkStatus>) {
+        let _ = self.status.set(Arc::clone(status));
+    }
+
+    fn status(&self, change: impl FnOnce(&SinkStatus)) {
+        if let Some(status) = self.status.get() {
+            change(status);
+        }
+    }
+
+    /// A request was answered as wanted.
+    pub(super) fn answered(&self) {
+        self.ok.increment(1);
+    }
+
+    /// A request failed and goes out again.
+    pub(super) fn retried(&self) {
+        self.retried.increment(1);
+        self.retries.increment(1);
+        self.status(|s| {
+            s.retries.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    /// A request was refused.
+    pub(super) fn refused(&self) {
+        self.refused.increment(1);
+    }
+
+    /// Rows are durable.
+    pub(super) fn committed(&self, rows: u64) {
+        self.rows.increment(rows);
+        self.status(|s| {
+            s.rows.fetch_add(rows, Ordering::Relaxed);
+        });
+    }
+
+    /// Bytes of rows went out.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.bytes.increment(bytes);
+        self.status(|s| {
+            s.bytes.fetch_add(bytes, Ordering::Relaxed);
+        });
+    }
+
+    /// Snowflake rejected rows.
+    pub(super) fn rejected(&self, rows: u64) {
+        self.rejected.increment(rows);
+        self.status(|s| {
+            s.rejected_rows.fetch_add(rows, Ordering::Relaxed);
+        });
+    }
+
+    /// Values went to `_ETL_EXACT` instead of their column.
+    pub(super) fn exact(&self, values: u64) {
+        self.exact.increment(values);
+    }
+}

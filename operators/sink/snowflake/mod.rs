@@ -1,0 +1,59 @@
+//! The `snowflake` sink: PostgreSQL's changes in Snowflake, each exactly once.
+//!
+//! ```text
+//!  Delivery ──> writer ──> table ──> encode ──> channel ──rows──> landing <TABLE>__CHANGES
+//!                            │                     ^                 │
+//!                            │       committed offset token ── ack   │ MERGE up to a fence
+//!                            └────────── upper ──────────────> target <TABLE>
+//! ```
+//! # Guarantees
+//! - A row's offset token is its place in the log, so what is committed after a crash is known exactly and is
+//!   not sent again, whatever batches come out this time.
+//! - An acknowledgement means committed to the landing table. The target follows by merges of whole
+//!   transactions; the last is made before the writer returns.
+//! - Rows of a key keep their order; tables are written and merged in parallel.
+//! - Rejected rows stop the pipeline. Names and schemas are checked before anything is written.
+
+mod channel;
+mod classify;
+mod context;
+mod ddl;
+mod errors;
+mod evolve;
+mod fold;
+mod http;
+mod jwt;
+mod key;
+mod ledger;
+mod merge;
+mod merger;
+mod meter;
+mod missing;
+mod names;
+mod narrow;
+mod opening;
+mod plan;
+mod progress;
+mod requests;
+mod settings;
+mod shard;
+mod sink;
+mod sql;
+mod streaming;
+mod table;
+mod types;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use settings::{Deletes, MergeSettings, SchemaChanges, SnowflakeConfig, WriteMode};
+
+/// A JWT for a user, from the PEM text of an unencrypted key: for tests that ask the SQL API themselves.
+///
+/// # Errors
+/// `SF0001` when the key cannot sign.
+pub(crate) fn jwt_of(pem: &str, account: &str, user: &str) -> Result<String, crate::contract::CodedError> {
+    let key = key::Key::read(&pem.into(), None)?;
+    jwt::Jwt::new(key, account, user).token().map(|token| token.to_string())
+}

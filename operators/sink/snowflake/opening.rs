@@ -1,0 +1,227 @@
+//! A table's tables: made, changed and emptied at the places of its order where that is due.
+//!
+//! Everything here runs while nothing of the table is in flight: no rows sent and not committed, no merge.
+
+use super::channel::Channel;
+use super::context::Shared;
+use super::ddl::existing;
+use super::errors::{SF_BEHIND, SF_REJECTED, SF_SCHEMA};
+use super::evolve;
+use super::ledger::Ledger;
+use super::merge::{MergeTable, restart_snapshot};
+use super::merger::load;
+use super::names::{self, channel};
+use super::plan::{Places, TablePlan};
+use super::progress::{Progress, ProgressKey, lsn_text};
+use super::settings::SchemaChanges;
+use super::sql::literal;
+use super::streaming::Pipe;
+use crate::contract::{CodedError, Lsn, TableSchema, Token};
+use std::sync::Arc;
+
+/// A table that rows can be written to.
+pub(super) struct Opened {
+    /// The schema in force.
+    pub(super) plan: Arc<TablePlan>,
+    /// What merges it.
+    pub(super) merge: MergeTable,
+    /// Its bookkeeping row.
+    pub(super) progress: Progress,
+    /// Rejected rows over all channels, as of their opening.
+    pub(super) rejected: u64,
+}
+
+/// Where a table is and whose it is.
+#[derive(Clone)]
+pub(super) struct Identity {
+    /// What the sink shares.
+    pub(super) shared: Arc<Shared>,
+    /// Its bookkeeping row.
+    pub(super) row: ProgressKey,
+    /// Its tables.
+    pub(super) places: Places,
+}
+
+impl Identity {
+    /// Of a table by its names at the source.
+    pub(super) fn new(shared: Arc<Shared>, pipeline: &str, source: &str, schema: &str, table: &str) -> Self {
+        let places = Places::of(&shared.naming, source, schema, table);
+        let row = ProgressKey { pipeline: pipeline.into(), source: source.into(), schema: schema.into(), table: table.into() };
+        Self { shared, row, places }
+    }
+
+    fn full_name(&self) -> String {
+        format!("{}.{}", self.row.schema, self.row.table)
+    }
+
+    /// What merges the table, given its columns' stored names.
+    pub(super) fn merge_table(&self, key: Vec<String>, columns: impl IntoIterator<Item = String>) -> MergeTable {
+        MergeTable {
+            target: self.places.target.clone(),
+            landing: self.places.landing.clone(),
+            progress: self.shared.naming.progress(),
+            row: self.row.clone(),
+            values: columns.into_iter().filter(|c| !key.contains(c)).collect(),
+            key,
+            soft: self.shared.options.soft,
+        }
+    }
+
+    /// What merges a table that only its bookkeeping row is known of; `None` when there is nothing to merge into.
+    pub(super) async fn found(&self, progress: &Progress) -> Result<Option<MergeTable>, CodedError> {
+        let (landing, target) = existing(&self.shared.sql, &self.places).await?;
+        let own = |name: &String| names::OWN_COLUMNS.contains(&name.as_str()) || name.starts_with(names::OWN_PREFIX);
+        let columns: Vec<String> = target.into_keys().filter(|name| !own(name) && landing.contains_key(name)).collect();
+        let known = !progress.key.is_empty() && progress.key.iter().all(|k| columns.contains(k));
+        Ok(known.then(|| self.merge_table(progress.key.clone(), columns)))
+    }
+
+    /// Opens its channels.
+    pub(super) async fn channels(&self, count: usize) -> Result<Vec<Channel>, CodedError> {
+        let landing = &self.places.landing;
+        let pipe = Pipe::of(&landing.database, &landing.schema, &landing.table);
+        let open = (0..count).map(|shard| {
+            let name = channel(&self.row.pipeline, &self.row.source, &self.full_name(), shard);
+            Channel::open(Arc::clone(&self.shared), pipe.clone(), name)
+        });
+        futures::future::try_join_all(open).await
+    }
+
+    /// Makes the tables what a schema needs. Says whether they were changed.
+    async fn fit(&self, schema: &Arc<TableSchema>) -> Result<(TablePlan, bool), CodedError> {
+        let options = &self.shared.options;
+        let mut plan = TablePlan::new(schema, options.merge, options.strict, None)?;
+        let (landing, target) = existing(&self.shared.sql, &self.places).await?;
+        let there = !landing.is_empty();
+        if there && options.schema_changes == SchemaChanges::Ignore {
+            let known: Vec<String> = landing.keys().cloned().collect();
+            plan = TablePlan::new(schema, options.merge, options.strict, Some(&known))?;
+            if let Some(lost) = plan.key_names().iter().find(|k| !known.contains(k)) {
+                return Err(
+                    self.changed(&format!("column \"{lost}\" of its key is new, and `schema_changes: ignore` leaves new columns out"))
+                );
+            }
+        }
+        let statements = evolve::statements(&plan, &self.places, (&landing, &target), options.merge, options.soft)?;
+        let alters = statements.iter().any(|s| s.starts_with("ALTER"));
+        if alters && options.schema_changes == SchemaChanges::Refuse {
+            return Err(self.changed("`schema_changes: refuse` is set"));
+        }
+        if !statements.is_empty() {
+            tracing::info!(table = self.full_name(), statements = statements.len(), "tables in Snowflake are made or changed");
+            self.shared.sql.run_all(&format!("making the tables of \"{}\"", self.full_name()), &statements).await?;
+        }
+        Ok((plan, !statements.is_empty()))
+    }
+
+    fn changed(&self, why: &str) -> CodedError {
+        CodedError::definite(SF_SCHEMA, format!("the columns of table \"{}\" differ from Snowflake's: {why}", self.full_name()))
+            .hint("set `schema_changes: evolve`, or change the tables in Snowflake yourself")
+    }
+
+    /// Opens the table for its first delivery. What an earlier process left is noted in `ledger`, unless it
+    /// was before.
+    pub(super) async fn open(
+        &self,
+        schema: &Arc<TableSchema>,
+        ledger: &mut Ledger,
+        noted: bool,
+    ) -> Result<(Opened, Vec<Channel>), CodedError> {
+        let options = &self.shared.options;
+        // All that can be refused is, before anything is made.
+        let plan = TablePlan::new(schema, options.merge, options.strict, None)?;
+        self.shared.targets.claim(&self.places.target, schema)?;
+        let name = self.shared.naming.progress();
+        let progress = self.shared.progress(&name).open(&self.row, schema, &self.places, &plan.key_names(), options.channels).await?;
+        let (plan, _) = self.fit(schema).await?;
+        let channels = self.channels(progress.channels).await?;
+        if options.merge && !noted {
+            load(&self.shared, &self.places.landing, progress.fence, ledger).await?;
+        }
+        let rejected = channels.iter().map(|c| c.rejected).sum();
+        let merge = self.merge_table(plan.key_names(), plan.columns.iter().map(|c| c.name.clone()));
+        Ok((Opened { plan: Arc::new(plan), merge, progress, rejected }, channels))
+    }
+
+    /// Follows a change of the table's schema.
+    pub(super) async fn evolve(&self, opened: &mut Opened, channels: &mut [Channel], schema: &Arc<TableSchema>) -> Result<(), CodedError> {
+        let (plan, altered) = self.fit(schema).await?;
+        if altered {
+            // A channel goes on with the columns it was opened with.
+            for channel in channels.iter_mut() {
+                channel.reopen().await?;
+            }
+        }
+        let key = plan.key_names();
+        if key != opened.progress.key {
+            let names = serde_json::Value::from(key.clone()).to_string();
+            self.set(&[("KEY_COLUMNS", literal(&names))]).await?;
+            opened.progress.key.clone_from(&key);
+        }
+        opened.merge = self.merge_table(key, plan.columns.iter().map(|c| c.name.clone()));
+        opened.plan = Arc::new(plan);
+        Ok(())
+    }
+
+    /// Begins a snapshot: what an unfinished one left is removed as a whole. Nothing of it is in flight, since
+    /// opening a channel waits for that.
+    pub(super) async fn begin_snapshot(&self, opened: &mut Opened, channels: &mut Vec<Channel>, lsn: u64) -> Result<(), CodedError> {
+        let options = &self.shared.options;
+        let progress = &mut opened.progress;
+        if progress.snapshot == Some(lsn) {
+            return Ok(());
+        }
+        let committed = channels.iter().map(|c| c.position().committed()).max().unwrap_or_default();
+        if committed >= Token::new(lsn, 0) {
+            let message = format!(
+                "the snapshot of table \"{}\" at {} lies before what is in {}: {}",
+                self.full_name(),
+                Lsn(lsn),
+                self.places.landing.sql(),
+                committed
+            );
+            return Err(CodedError::definite(SF_BEHIND, message).hint(
+                "the source is another database cluster than before, or was restored: drop the table's landing table and target and its row of _ETL_STREAM_PROGRESS, or name the pipeline differently",
+            ));
+        }
+        let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done);
+        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", opened.rejected.to_string())];
+        let statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
+        self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
+        progress.snapshot = Some(lsn);
+        progress.snapshot_done = false;
+        progress.rejected = opened.rejected;
+        if progress.channels != options.channels {
+            // Every row from here on has a token past all that the old channels have: keys may change channels.
+            progress.channels = options.channels;
+            *channels = self.channels(options.channels).await?;
+            let rejected = channels.iter().map(|c| c.rejected).sum();
+            self.set(&[("REJECTED", format!("{rejected}"))]).await?;
+            (opened.rejected, opened.progress.rejected) = (rejected, rejected);
+        }
+        Ok(())
+    }
+
+    /// Notes that a snapshot is whole.
+    pub(super) async fn end_snapshot(&self, opened: &mut Opened, lsn: u64) -> Result<(), CodedError> {
+        self.set(&[("SNAPSHOT_LSN", literal(&lsn_text(lsn))), ("SNAPSHOT_DONE", "TRUE".into())]).await?;
+        opened.progress.snapshot = Some(lsn);
+        opened.progress.snapshot_done = true;
+        Ok(())
+    }
+
+    async fn set(&self, values: &[(&str, String)]) -> Result<(), CodedError> {
+        let name = self.shared.naming.progress();
+        self.shared.progress(&name).set(&self.row, values).await
+    }
+}
+
+/// The error of rows that the service rejected.
+pub(super) fn rejected(table: &str, more: u64, code: &str, bound: &str) -> CodedError {
+    let bound = if bound.is_empty() { "an unknown token" } else { bound };
+    CodedError::definite(
+        SF_REJECTED,
+        format!("Snowflake rejected {more} rows of table \"{table}\", the last at or before {bound} ({code})"),
+    )
+    .hint("compare the landing table's column types with the source's, then run `etl-stream resync` for the table")
+}

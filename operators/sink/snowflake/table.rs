@@ -1,0 +1,496 @@
+//! One table of one source: its deliveries in order, what is in flight of them, and its merges.
+//!
+//! ```text
+//! inbox ──> queue ──> encoding ──> sending ──> pending ──committed──> ack
+//!             │                                   │
+//!             └ schema, marks: once nothing       └ all that came before an upper: merging up to its fence
+//!               is in flight
+//! ```
+//! One batch is encoded while the one before it is sent; sending does not wait for commits; merges run
+//! beside both. Channels of the table send at the same time.
+
+use super::channel::{Channel, Position};
+use super::errors::SF_STREAMING;
+use super::ledger::Ledger;
+use super::merge::{MergeTable, Range};
+use super::merger::{self, Merged};
+use super::opening::{Identity, Opened, rejected};
+use super::plan::TablePlan;
+use super::progress::Progress;
+use super::requests::{Frame, encode};
+use super::shard;
+use super::streaming::{ChannelStatus, Pipe};
+use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, TableSchema, Token, Ts};
+use futures::future::BoxFuture;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+/// First pause before asking what is committed; it doubles while nothing is, up to [`LONGEST_POLL`].
+const FIRST_POLL: Duration = Duration::from_millis(25);
+const LONGEST_POLL: Duration = Duration::from_secs(1);
+/// Time between deletions of merged landing rows past their retention.
+const SWEEP: Duration = Duration::from_secs(3600);
+
+/// Rows of one delivery, ready to be sent.
+struct Encoded {
+    batch: RowBatch,
+    hashes: Vec<u64>,
+    /// By channel.
+    parts: Vec<Option<(RowBatch, Vec<Frame>)>>,
+    exact: u64,
+}
+
+/// A delivery that is sent and not acknowledged.
+struct Pending {
+    /// The last token of each channel that has rows of it.
+    lasts: Vec<Option<Token>>,
+    rows: u64,
+    ack: Ack,
+}
+
+type Sent = (Vec<Channel>, Result<(), CodedError>);
+type Statuses = Result<Vec<Option<ChannelStatus>>, CodedError>;
+
+/// See the module.
+pub(super) struct Table {
+    identity: Identity,
+    inbox: mpsc::UnboundedReceiver<Delivery>,
+    uppers: watch::Receiver<Ts>,
+    /// Deliveries put into the inbox so far.
+    enqueued: Arc<AtomicU64>,
+    closed: bool,
+    queue: VecDeque<Delivery>,
+    opened: Option<Opened>,
+    /// Known before the table is opened: what an earlier process left.
+    found: Option<MergeTable>,
+    channels: Vec<Channel>,
+    names: Vec<String>,
+    positions: Vec<Arc<Position>>,
+    encoding: Option<(JoinHandle<Result<Encoded, CodedError>>, Ack)>,
+    ready: Option<(Encoded, Ack)>,
+    sending: Option<(BoxFuture<'static, Sent>, Option<Pending>)>,
+    pending: VecDeque<Pending>,
+    polling: Option<BoxFuture<'static, Statuses>>,
+    poll_at: Option<Instant>,
+    poll_pause: Duration,
+    ledger: Ledger,
+    noted: bool,
+    /// Everything up to it is merged.
+    merged: Token,
+    snapshot: Option<u64>,
+    /// A fence, and how many deliveries must be durable for it.
+    candidate: Option<(Token, u64)>,
+    merging: Option<BoxFuture<'static, Result<Merged, CodedError>>>,
+    merge_at: Instant,
+    swept: Instant,
+    completed: u64,
+}
+
+/// Awaits a future that may not be there: never, then.
+async fn maybe<T>(future: Option<impl Future<Output = T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Table {
+    /// Makes it; `inbox` brings its deliveries.
+    pub(super) fn new(
+        identity: Identity,
+        inbox: mpsc::UnboundedReceiver<Delivery>,
+        uppers: watch::Receiver<Ts>,
+        enqueued: Arc<AtomicU64>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            merge_at: now + identity.shared.options.interval,
+            identity,
+            inbox,
+            uppers,
+            enqueued,
+            closed: false,
+            queue: VecDeque::new(),
+            opened: None,
+            found: None,
+            channels: Vec::new(),
+            names: Vec::new(),
+            positions: Vec::new(),
+            encoding: None,
+            ready: None,
+            sending: None,
+            pending: VecDeque::new(),
+            polling: None,
+            poll_at: None,
+            poll_pause: FIRST_POLL,
+            ledger: Ledger::default(),
+            noted: false,
+            merged: Token::ZERO,
+            snapshot: None,
+            candidate: None,
+            merging: None,
+            swept: now,
+            completed: 0,
+        }
+    }
+
+    /// Takes up what an earlier process landed and did not merge.
+    pub(super) async fn resume(&mut self, progress: &Progress) -> Result<(), CodedError> {
+        let landing = &self.identity.places.landing;
+        self.found = self.identity.found(progress).await?;
+        if self.found.is_some() {
+            merger::load(&self.identity.shared, landing, progress.fence, &mut self.ledger).await?;
+            self.noted = true;
+        }
+        (self.merged, self.snapshot) = (progress.fence, progress.snapshot);
+        Ok(())
+    }
+
+    /// Works until there are no more deliveries and all that was delivered is durable and merged.
+    pub(super) async fn run(mut self) -> Result<(), CodedError> {
+        loop {
+            self.advance().await?;
+            if self.finished() {
+                return Ok(());
+            }
+            let merges = self.merging.is_none() && self.candidate.is_none() && self.ledger.first().is_some();
+            let wants_merge = merges && self.identity.shared.options.merge;
+            tokio::select! {
+                delivery = self.inbox.recv(), if !self.closed => match delivery {
+                    Some(delivery) => self.queue.push_back(delivery),
+                    None => self.closed = true,
+                },
+                done = maybe(self.encoding.as_mut().map(|(job, _)| job)), if self.encoding.is_some() => self.encoded(done)?,
+                (channels, result) = maybe(self.sending.as_mut().map(|(sending, _)| sending)), if self.sending.is_some() => {
+                    self.channels = channels;
+                    let pending = self.sending.take().and_then(|(_, pending)| pending);
+                    result?;
+                    self.pending.extend(pending);
+                    self.poll_pause = FIRST_POLL;
+                    self.poll_at = Some(Instant::now() + FIRST_POLL);
+                }
+                statuses = maybe(self.polling.as_mut()), if self.polling.is_some() => {
+                    self.polling = None;
+                    self.polled(statuses?)?;
+                }
+                merged = maybe(self.merging.as_mut()), if self.merging.is_some() => {
+                    self.merging = None;
+                    self.merge_ended(merged?).await?;
+                }
+                () = maybe(self.poll_at.map(sleep_until)), if self.poll_at.is_some() && self.polling.is_none() => self.poll(),
+                () = sleep_until(self.merge_at), if wants_merge => self.consider_merge(),
+            }
+        }
+    }
+
+    /// Whether nothing is left to do. A merge that can be made now is.
+    fn finished(&mut self) -> bool {
+        let quiet = self.closed && self.queue.is_empty() && self.idle() && self.merging.is_none();
+        if !quiet {
+            return false;
+        }
+        let fence = self.uppers.borrow().fence();
+        if self.mergeable(fence) {
+            self.start_merge(fence);
+            return self.merging.is_none();
+        }
+        true
+    }
+
+    /// Whether no row is on its way.
+    fn idle(&self) -> bool {
+        self.encoding.is_none() && self.ready.is_none() && self.sending.is_none() && self.pending.is_empty() && self.polling.is_none()
+    }
+
+    /// Starts everything that can start.
+    async fn advance(&mut self) -> Result<(), CodedError> {
+        loop {
+            self.acknowledge();
+            if let Some((fence, need)) = self.candidate
+                && self.completed >= need
+                && self.merging.is_none()
+            {
+                self.candidate = None;
+                if self.mergeable(fence) {
+                    self.start_merge(fence);
+                }
+            }
+            if self.sending.is_none() {
+                if self.positions.iter().any(|p| p.broken()) {
+                    self.start_repair();
+                } else if let Some((encoded, ack)) = self.ready.take() {
+                    self.start_sending(encoded, ack)?;
+                }
+            }
+            if self.encoding.is_some() || self.ready.is_some() {
+                return Ok(());
+            }
+            let Some(front) = self.queue.front() else { return Ok(()) };
+            let same = self.opened.as_ref().is_some_and(|opened| match front {
+                Delivery::Rows { batch, .. } => Arc::ptr_eq(&batch.table, &opened.plan.schema) || *batch.table == *opened.plan.schema,
+                _ => false,
+            });
+            if same {
+                if let Some(Delivery::Rows { batch, ack }) = self.queue.pop_front() {
+                    self.start_encoding(batch, ack)?;
+                }
+            } else if self.idle() && self.merging.is_none() {
+                if let Some(delivery) = self.queue.pop_front() {
+                    self.turn(delivery).await?;
+                }
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Handles what needs the table to itself.
+    async fn turn(&mut self, delivery: Delivery) -> Result<(), CodedError> {
+        match delivery {
+            Delivery::Rows { batch, ack } => {
+                self.adopt(&batch.table).await?;
+                self.queue.push_front(Delivery::Rows { batch, ack });
+            }
+            Delivery::Mark { mark, ack } => {
+                self.adopt(mark.table()).await?;
+                let Some(opened) = &mut self.opened else { return Ok(()) };
+                match mark {
+                    Mark::Schema { .. } => {}
+                    Mark::SnapshotBegin { lsn, .. } => {
+                        self.identity.begin_snapshot(opened, &mut self.channels, lsn).await?;
+                        self.snapshot = opened.progress.snapshot;
+                        self.note_channels();
+                    }
+                    Mark::SnapshotEnd { lsn, .. } => self.identity.end_snapshot(opened, lsn).await?,
+                }
+                ack.durable();
+                self.completed += 1;
+            }
+            Delivery::Upper(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Makes a schema the one in force.
+    async fn adopt(&mut self, schema: &Arc<TableSchema>) -> Result<(), CodedError> {
+        match &mut self.opened {
+            Some(opened) if *opened.plan.schema == **schema => {}
+            Some(opened) => self.identity.evolve(opened, &mut self.channels, schema).await?,
+            None => {
+                let (opened, channels) = self.identity.open(schema, &mut self.ledger, self.noted).await?;
+                self.merged = self.merged.max(opened.progress.fence);
+                self.snapshot = opened.progress.snapshot;
+                (self.opened, self.channels) = (Some(opened), channels);
+                self.note_channels();
+            }
+        }
+        Ok(())
+    }
+
+    fn note_channels(&mut self) {
+        self.names = self.channels.iter().map(|c| c.name().to_owned()).collect();
+        self.positions = self.channels.iter().map(|c| Arc::clone(c.position())).collect();
+    }
+
+    fn start_encoding(&mut self, batch: RowBatch, ack: Ack) -> Result<(), CodedError> {
+        let Some(opened) = &self.opened else { return Ok(()) };
+        if opened.rejected > opened.progress.rejected {
+            // Of an earlier process, which ended before it could say so.
+            let more = opened.rejected - opened.progress.rejected;
+            return Err(rejected(&opened.plan.schema.full_name(), more, "found when the channels were opened", ""));
+        }
+        let plan = Arc::clone(&opened.plan);
+        let committed: Vec<Token> = self.positions.iter().map(|p| p.committed()).collect();
+        let job = tokio::task::spawn_blocking(move || {
+            let hashes = shard::hashes(&batch, &plan.key);
+            let mut exact = 0;
+            let mut parts = Vec::with_capacity(committed.len());
+            for (rows, committed) in shard::split(batch.clone(), &hashes, committed.len()).into_iter().zip(committed) {
+                // What an earlier process landed is delivered again and not sent again.
+                let rows = rows.map(|rows| rows.after(committed)).filter(|rows| !rows.is_empty());
+                parts.push(match rows {
+                    None => None,
+                    Some(rows) => {
+                        let (frames, values) = encode(&plan, rows.clone())?;
+                        exact += values;
+                        Some((rows, frames))
+                    }
+                });
+            }
+            Ok(Encoded { batch, hashes, parts, exact })
+        });
+        self.encoding = Some((job, ack));
+        Ok(())
+    }
+
+    fn encoded(&mut self, done: Result<Result<Encoded, CodedError>, tokio::task::JoinError>) -> Result<(), CodedError> {
+        let Some((_, ack)) = self.encoding.take() else { return Ok(()) };
+        let encoded = done.map_err(|e| CodedError::definite(SF_STREAMING, "rows were not encoded").caused_by(e))??;
+        self.ready = Some((encoded, ack));
+        Ok(())
+    }
+
+    fn start_sending(&mut self, encoded: Encoded, ack: Ack) -> Result<(), CodedError> {
+        let Some(opened) = &self.opened else { return Ok(()) };
+        let Encoded { batch, hashes, parts, exact } = encoded;
+        if self.identity.shared.options.merge {
+            self.ledger.observe(&opened.plan, &batch, &hashes, self.merged)?;
+        }
+        self.identity.shared.http.meter.exact(exact);
+        let lasts: Vec<Option<Token>> = parts.iter().map(|p| p.as_ref().and_then(|(rows, _)| rows.last_token())).collect();
+        let rows = parts.iter().flatten().map(|(rows, _)| rows.len() as u64).sum();
+        let pending = Pending { lasts, rows, ack };
+        if rows == 0 {
+            self.pending.push_back(pending);
+            return Ok(());
+        }
+        let plan = Arc::clone(&opened.plan);
+        let shared = Arc::clone(&self.identity.shared);
+        let channels = std::mem::take(&mut self.channels);
+        let sending = async move {
+            let _permit = shared.sends.acquire().await;
+            let sends = channels.into_iter().zip(parts).map(|(channel, part)| send(channel, part, Arc::clone(&plan)));
+            let mut channels = Vec::new();
+            let mut result = Ok(());
+            for (channel, sent) in futures::future::join_all(sends).await {
+                channels.push(channel);
+                result = result.and(sent);
+            }
+            (channels, result)
+        };
+        self.sending = Some((Box::pin(sending), Some(pending)));
+        Ok(())
+    }
+
+    /// Opens channels again that the service called invalid, and sends what is not committed of them.
+    fn start_repair(&mut self) {
+        let channels = std::mem::take(&mut self.channels);
+        let repair = async move {
+            let repairs = channels.into_iter().map(|mut channel| async move {
+                let result = if channel.position().broken() { channel.repair().await } else { Ok(()) };
+                (channel, result)
+            });
+            let mut channels = Vec::new();
+            let mut result = Ok(());
+            for (channel, repaired) in futures::future::join_all(repairs).await {
+                channels.push(channel);
+                result = result.and(repaired);
+            }
+            (channels, result)
+        };
+        self.sending = Some((Box::pin(repair), None));
+    }
+
+    fn poll(&mut self) {
+        self.poll_at = None;
+        if self.pending.is_empty() {
+            return;
+        }
+        let landing = &self.identity.places.landing;
+        let pipe = Pipe::of(&landing.database, &landing.schema, &landing.table);
+        let (shared, names) = (Arc::clone(&self.identity.shared), self.names.clone());
+        self.polling = Some(Box::pin(async move { shared.streaming.statuses(&pipe, &names).await }));
+    }
+
+    fn polled(&mut self, statuses: Vec<Option<ChannelStatus>>) -> Result<(), CodedError> {
+        let Some(opened) = &self.opened else { return Ok(()) };
+        let total: u64 = statuses.iter().flatten().map(|s| s.rejected).sum();
+        if total > opened.progress.rejected {
+            let more = total - opened.progress.rejected;
+            self.identity.shared.http.meter.rejected(more);
+            let last = statuses.iter().flatten().filter(|s| !s.last_error_bound.is_empty()).max_by_key(|s| s.last_error_bound.clone());
+            let (code, bound) = last.map_or(("no code given", ""), |s| (&s.last_error, &s.last_error_bound));
+            return Err(rejected(&opened.plan.schema.full_name(), more, code, bound));
+        }
+        let mut moved = false;
+        for (position, status) in self.positions.iter().zip(statuses) {
+            let before = position.committed();
+            match status {
+                Some(status) => position.set(status.committed.max(before), !status.valid),
+                None => position.set(before, true),
+            }
+            moved |= position.committed() > before;
+        }
+        self.poll_pause = if moved { FIRST_POLL } else { (self.poll_pause * 2).min(LONGEST_POLL) };
+        self.poll_at = Some(Instant::now() + self.poll_pause);
+        Ok(())
+    }
+
+    /// Acknowledges, in order, what is committed.
+    fn acknowledge(&mut self) {
+        while let Some(front) = self.pending.front() {
+            let committed = |(last, position): (&Option<Token>, &Arc<Position>)| last.is_none_or(|last| last <= position.committed());
+            if !front.lasts.iter().zip(&self.positions).all(committed) {
+                return;
+            }
+            if let Some(done) = self.pending.pop_front() {
+                self.identity.shared.http.meter.committed(done.rows);
+                self.completed += 1;
+                done.ack.durable();
+            }
+        }
+        self.poll_at = None;
+    }
+
+    fn mergeable(&self, fence: Token) -> bool {
+        self.identity.shared.options.merge && fence > self.merged && self.ledger.ripe(fence)
+    }
+
+    /// Notes what a merge now would cover, or looks again later.
+    fn consider_merge(&mut self) {
+        // The upper first: every delivery that it speaks of is then in the count.
+        let fence = self.uppers.borrow().fence();
+        let need = self.enqueued.load(Ordering::Acquire);
+        self.merge_at = Instant::now() + self.identity.shared.options.interval;
+        if self.mergeable(fence) {
+            self.candidate = Some((fence, need));
+        }
+    }
+
+    fn start_merge(&mut self, fence: Token) {
+        let Some(table) = self.opened.as_ref().map(|o| o.merge.clone()).or_else(|| self.found.clone()) else { return };
+        let options = &self.identity.shared.options;
+        let range = Range { from: self.merged, fence, snapshot: self.snapshot, delete_landed: options.retention.is_zero() };
+        let statements = merger::planned(&table, &self.ledger, range);
+        let sweep = (!options.retention.is_zero() && self.swept.elapsed() >= SWEEP).then_some(options.retention);
+        if sweep.is_some() {
+            self.swept = Instant::now();
+        }
+        self.merging = Some(Box::pin(merger::merge(Arc::clone(&self.identity.shared), table, statements, range, sweep)));
+    }
+
+    async fn merge_ended(&mut self, merged: Merged) -> Result<(), CodedError> {
+        self.merge_at = Instant::now() + self.identity.shared.options.interval;
+        match merged {
+            Merged::Upto(fence) => {
+                self.merged = fence;
+                self.ledger.merged(fence);
+                Ok(())
+            }
+            Merged::Elsewhere(fence) => match (&self.opened, &self.found) {
+                // Known from bookkeeping alone, it may be another worker's table.
+                (None, Some(_)) if fence > self.merged => {
+                    self.merged = fence;
+                    self.ledger = Ledger::default();
+                    merger::load(&self.identity.shared, &self.identity.places.landing, fence, &mut self.ledger).await
+                }
+                (Some(opened), _) => Err(merger::elsewhere(&opened.merge, fence)),
+                (None, Some(found)) => Err(merger::elsewhere(found, fence)),
+                (None, None) => Ok(()),
+            },
+        }
+    }
+}
+
+async fn send(mut channel: Channel, part: Option<(RowBatch, Vec<Frame>)>, plan: Arc<TablePlan>) -> (Channel, Result<(), CodedError>) {
+    let result = match part {
+        Some((rows, frames)) => channel.append(plan, rows, frames).await,
+        None => Ok(()),
+    };
+    (channel, result)
+}
