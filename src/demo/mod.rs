@@ -148,8 +148,9 @@ async fn steps(options: DemoOptions, folder: &std::path::Path) -> Result<(), Cod
     servers.keep_log(folder);
 
     println!("{}", report::render(&compared, &measured));
-    println!("{}", report::next(folder, &servers, options.keep));
-    if options.keep && std::io::stderr().is_terminal() {
+    let stays = options.keep && std::io::stderr().is_terminal();
+    println!("{}", report::next(folder, &servers, options.keep, stays));
+    if stays {
         eprintln!("both servers run until Ctrl-C");
         let _ = tokio::signal::ctrl_c().await;
     }

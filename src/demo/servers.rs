@@ -6,18 +6,13 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine;
 use etl_stream_operators::contract::CodedError;
 use etl_stream_operators::testing::postgres::{Postgres, installations};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
-
-/// How long the local Snowflake may take to start. The first time it installs its packages.
-const SNOWFLAKE: Duration = Duration::from_secs(300);
 
 pub(super) const ACCOUNT: &str = "LOCAL";
 pub(super) const USER: &str = "LOADER";
@@ -36,8 +31,7 @@ fn server(message: impl Into<String>) -> CodedError {
 /// Running servers. They end with the value.
 pub(super) struct Servers {
     postgres: Postgres,
-    snowflake: Child,
-    snowflake_port: u16,
+    snowflake: LocalSnowflake,
     listen: u16,
 }
 
@@ -48,16 +42,26 @@ impl Servers {
             return Err(server("no PostgreSQL server is installed here")
                 .hint("run `make postgres`, or set ETL_STREAM_PG_BIN to the folder with `postgres` and `initdb`"));
         }
-        let snowflake = Snowflake::spawn(folder, keep)?;
+        // In memory, unless someone wants to look at it afterwards.
+        let data = keep.then(|| folder.join("snowflake").display().to_string());
+        let snowflake = tokio::task::spawn_blocking(move || {
+            LocalSnowflake::start_with(&data.iter().flat_map(|data| ["--data", data.as_str()]).collect::<Vec<_>>())
+        });
         // On this very thread, though it blocks: the server ends with the thread that started it (PR_SET_PDEATHSIG
         // means the thread, not the process), and tokio's own threads for blocking calls end when they are idle.
         let postgres = catch_unwind(Postgres::start).map_err(|_| server("PostgreSQL did not start").hint("the lines above say why"))?;
-        let (snowflake, snowflake_port) = snowflake.listening().await?;
+        let snowflake = snowflake.await.map_err(|_| {
+            server("the local Snowflake did not start").hint("`operators/testing/local_snowflake/run --port 0` shows what it lacks")
+        })?;
+        snowflake
+            .try_sql(&format!("CREATE DATABASE {DATABASE}"))
+            .await
+            .map_err(|e| server(format!("the local Snowflake made no database: {e}")))?;
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|socket| socket.local_addr())
             .map_err(|e| server("no port is free for the pipeline's status").caused_by(e))?
             .port();
-        let servers = Self { postgres, snowflake, snowflake_port, listen };
+        let servers = Self { postgres, snowflake, listen };
         write_key(&folder.join(KEY))
             .map_err(|e| server(format!("the key was not written to {}", folder.join(KEY).display())).caused_by(e))?;
         let file = folder.join(PIPELINE);
@@ -72,8 +76,8 @@ impl Servers {
     }
 
     /// The local Snowflake's port on 127.0.0.1.
-    pub(super) fn snowflake_port(&self) -> u16 {
-        self.snowflake_port
+    pub(super) fn snowflake_port(&self) -> &str {
+        self.snowflake.url().rsplit(':').next().unwrap_or_default()
     }
 
     /// The port of the pipeline's status on 127.0.0.1.
@@ -88,7 +92,7 @@ impl Servers {
     }
 
     fn pipeline_file(&self) -> String {
-        let (postgres, snowflake, listen) = (self.postgres.port(), self.snowflake_port, self.listen);
+        let (postgres, snowflake, listen) = (self.postgres.port(), self.snowflake.url(), self.listen);
         format!(
             r#"# The demo's pipeline: every table of a shop, kept equal in Snowflake.
 name: shop
@@ -107,7 +111,7 @@ sinks:
     type: snowflake
     inputs: [shop]
     account: {ACCOUNT}
-    url: http://127.0.0.1:{snowflake}   # the local one; without it, the account's
+    url: {snowflake}   # the local one; without it, the account's
     user: {USER}
     private_key: {{ file: ./{KEY} }}
     database: {DATABASE}
@@ -119,13 +123,6 @@ state: {{ path: ./state.db }}
 server: {{ listen: "127.0.0.1:{listen}" }}
 "#
         )
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        // PostgreSQL ends itself; this one is waited for by the runtime that reaps dropped children.
-        let _ = self.snowflake.start_kill();
     }
 }
 
@@ -144,52 +141,6 @@ pub(super) fn snowflake_folder() -> Result<PathBuf, CodedError> {
 pub(super) fn python(folder: &Path) -> PathBuf {
     let venv = std::env::var_os("ETL_STREAM_VENV").map_or_else(|| folder.join("../../../target/local-snowflake/venv"), PathBuf::from);
     venv.join("bin/python")
-}
-
-/// The local Snowflake while it starts.
-struct Snowflake {
-    child: Child,
-    ports: PathBuf,
-    log: PathBuf,
-}
-
-impl Snowflake {
-    fn spawn(folder: &Path, keep: bool) -> Result<Self, CodedError> {
-        let (ports, log) = (folder.join("snowflake.port"), folder.join("snowflake.log"));
-        let file = fs::File::create(&log).map_err(|e| server(format!("{} was not made", log.display())).caused_by(e))?;
-        let mut command = Command::new(snowflake_folder()?.join("run"));
-        command.args(["--port", "0", "--parent-pid", &std::process::id().to_string()]).arg("--port-file").arg(&ports);
-        if keep {
-            command.arg("--data").arg(folder.join("snowflake"));
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
-        let child = command.spawn().map_err(|e| server("the local Snowflake was not started").caused_by(e))?;
-        Ok(Self { child, ports, log })
-    }
-
-    /// Waits until it listens, and says on which port.
-    async fn listening(mut self) -> Result<(Child, u16), CodedError> {
-        let deadline = Instant::now() + SNOWFLAKE;
-        loop {
-            if let Some(port) = fs::read_to_string(&self.ports).ok().and_then(|text| text.split_whitespace().next()?.parse().ok()) {
-                return Ok((self.child, port));
-            }
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(self.failed(&format!("ended at once: {status}")));
-            }
-            if Instant::now() > deadline {
-                return Err(self.failed("did not listen in time"));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    fn failed(&self, how: &str) -> CodedError {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n    ");
-        server(format!("the local Snowflake {how}")).hint(format!("its log is {} and ends so:\n    {last}", self.log.display()))
-    }
 }
 
 /// Writes a new private key, PKCS #8 in PEM, that only this user can read.
