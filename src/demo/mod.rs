@@ -70,10 +70,10 @@ struct Measured {
     drained: Duration,
 }
 
-/// Runs the demo on a runtime of its own, until it is over or Ctrl-C.
+/// Runs the demo on a runtime of its own, until it is over or Ctrl-C. Its servers and its folder end with it.
 ///
 /// # Errors
-/// As [`demo`].
+/// `DEMO0001` when a table differs, `DEMO0002` when a server does not start, `DEMO0003` when anything else fails.
 pub fn run(options: DemoOptions) -> Result<(), CodedError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -90,11 +90,8 @@ pub fn run(options: DemoOptions) -> Result<(), CodedError> {
     result
 }
 
-/// Runs the demo. Dropped, it ends its servers and removes its folder.
-///
-/// # Errors
-/// `DEMO0001` when a table differs, `DEMO0002` when a server does not start, `DEMO0003` when anything else fails.
-pub async fn demo(options: DemoOptions) -> Result<(), CodedError> {
+/// Runs the demo. Dropped, it ends its servers.
+async fn demo(options: DemoOptions) -> Result<(), CodedError> {
     let mut folder = tempfile::Builder::new()
         .prefix("etl-stream-demo-")
         .tempdir()
@@ -151,8 +148,9 @@ async fn steps(options: DemoOptions, folder: &std::path::Path) -> Result<(), Cod
     servers.keep_log(folder);
 
     println!("{}", report::render(&compared, &measured));
-    println!("{}", report::next(folder, &servers, options.keep));
-    if options.keep && std::io::stderr().is_terminal() {
+    let stays = options.keep && std::io::stderr().is_terminal();
+    println!("{}", report::next(folder, &servers, options.keep, stays));
+    if stays {
         eprintln!("both servers run until Ctrl-C");
         let _ = tokio::signal::ctrl_c().await;
     }

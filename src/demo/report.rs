@@ -56,7 +56,7 @@ pub(super) async fn compare(servers: &Servers, url: &str) -> Result<Vec<Compared
     let folder = snowflake_folder()?;
     let mut command = Command::new(python(&folder));
     command
-        .args(["-m", "local_snowflake.compare", "--postgres", url, "--port", &servers.snowflake_port().to_string()])
+        .args(["-m", "local_snowflake.compare", "--postgres", url, "--port", servers.snowflake_port()])
         .args(["--account", ACCOUNT, "--database", DATABASE, "--schema", SCHEMA])
         .env("PYTHONPATH", &folder)
         .stdin(Stdio::null())
@@ -138,22 +138,22 @@ pub(super) fn render(compared: &[Compared], measured: &Measured) -> String {
     )
 }
 
-/// Where to look next.
-pub(super) fn next(folder: &Path, servers: &Servers, keep: bool) -> String {
-    if !keep {
-        return "next: `etl-stream demo --keep` leaves the pipeline file, its state, its log and Snowflake's tables for a look;\n      \
-                README.md has the way to a pipeline of your own, `etl-stream init` begins one"
-            .into();
-    }
+/// Where to look next; `stays` when the servers go on for a while.
+pub(super) fn next(folder: &Path, servers: &Servers, keep: bool, stays: bool) -> String {
     let folder = folder.display();
-    format!(
-        "kept: {folder} with {PIPELINE}, run.log, postgres.log, snowflake.log, state.db and Snowflake's tables\n\
-         next: while the servers run,\n      \
-         etl-stream run {folder}/{PIPELINE}\n      \
-         psql {}\n      \
-         README.md has the way to a pipeline of your own, `etl-stream init` begins one",
-        servers.postgres().url("shop"),
-    )
+    let mut text = String::new();
+    if keep {
+        text.push_str(&format!("kept: {folder} with {PIPELINE}, run.log, postgres.log, state.db and Snowflake's tables\n"));
+    }
+    text.push_str("next: ");
+    if stays {
+        let url = servers.postgres().url("shop");
+        text.push_str(&format!("etl-stream run {folder}/{PIPELINE}\n      psql {url}\n      "));
+    } else if !keep {
+        text.push_str("`etl-stream demo --keep` leaves the pipeline file, its log and Snowflake's tables for a look\n      ");
+    }
+    text.push_str("README.md has the way to a pipeline of your own");
+    text
 }
 
 /// The demo's answer.

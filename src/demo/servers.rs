@@ -6,17 +6,13 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine;
 use etl_stream_operators::contract::CodedError;
 use etl_stream_operators::testing::postgres::{Postgres, installations};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
-
-/// How long the local Snowflake may take to start. The first time it installs its packages.
-const SNOWFLAKE: Duration = Duration::from_secs(300);
 
 pub(super) const ACCOUNT: &str = "LOCAL";
 pub(super) const USER: &str = "LOADER";
@@ -35,8 +31,7 @@ fn server(message: impl Into<String>) -> CodedError {
 /// Running servers. They end with the value.
 pub(super) struct Servers {
     postgres: Postgres,
-    snowflake: Child,
-    snowflake_port: u16,
+    snowflake: LocalSnowflake,
     listen: u16,
 }
 
@@ -47,14 +42,26 @@ impl Servers {
             return Err(server("no PostgreSQL server is installed here")
                 .hint("run `make postgres`, or set ETL_STREAM_PG_BIN to the folder with `postgres` and `initdb`"));
         }
-        let postgres = tokio::task::spawn_blocking(Postgres::start);
-        let (snowflake, snowflake_port) = start_snowflake(folder, keep).await?;
-        let postgres = postgres.await.map_err(|e| server("PostgreSQL did not start").caused_by(e))?;
+        // In memory, unless someone wants to look at it afterwards.
+        let data = keep.then(|| folder.join("snowflake").display().to_string());
+        let snowflake = tokio::task::spawn_blocking(move || {
+            LocalSnowflake::start_with(&data.iter().flat_map(|data| ["--data", data.as_str()]).collect::<Vec<_>>())
+        });
+        // On this very thread, though it blocks: the server ends with the thread that started it (PR_SET_PDEATHSIG
+        // means the thread, not the process), and tokio's own threads for blocking calls end when they are idle.
+        let postgres = catch_unwind(Postgres::start).map_err(|_| server("PostgreSQL did not start").hint("the lines above say why"))?;
+        let snowflake = snowflake.await.map_err(|_| {
+            server("the local Snowflake did not start").hint("`operators/testing/local_snowflake/run --port 0` shows what it lacks")
+        })?;
+        snowflake
+            .try_sql(&format!("CREATE DATABASE {DATABASE}"))
+            .await
+            .map_err(|e| server(format!("the local Snowflake made no database: {e}")))?;
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|socket| socket.local_addr())
             .map_err(|e| server("no port is free for the pipeline's status").caused_by(e))?
             .port();
-        let servers = Self { postgres, snowflake, snowflake_port, listen };
+        let servers = Self { postgres, snowflake, listen };
         write_key(&folder.join(KEY))
             .map_err(|e| server(format!("the key was not written to {}", folder.join(KEY).display())).caused_by(e))?;
         let file = folder.join(PIPELINE);
@@ -69,8 +76,8 @@ impl Servers {
     }
 
     /// The local Snowflake's port on 127.0.0.1.
-    pub(super) fn snowflake_port(&self) -> u16 {
-        self.snowflake_port
+    pub(super) fn snowflake_port(&self) -> &str {
+        self.snowflake.url().rsplit(':').next().unwrap_or_default()
     }
 
     /// The port of the pipeline's status on 127.0.0.1.
@@ -85,7 +92,7 @@ impl Servers {
     }
 
     fn pipeline_file(&self) -> String {
-        let (postgres, snowflake, listen) = (self.postgres.port(), self.snowflake_port, self.listen);
+        let (postgres, snowflake, listen) = (self.postgres.port(), self.snowflake.url(), self.listen);
         format!(
             r#"# The demo's pipeline: every table of a shop, kept equal in Snowflake.
 name: shop
@@ -104,7 +111,7 @@ sinks:
     type: snowflake
     inputs: [shop]
     account: {ACCOUNT}
-    url: http://127.0.0.1:{snowflake}   # the local one; without it, the account's
+    url: {snowflake}   # the local one; without it, the account's
     user: {USER}
     private_key: {{ file: ./{KEY} }}
     database: {DATABASE}
@@ -116,13 +123,6 @@ state: {{ path: ./state.db }}
 server: {{ listen: "127.0.0.1:{listen}" }}
 "#
         )
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        // PostgreSQL ends itself; this one is waited for by the runtime that reaps dropped children.
-        let _ = self.snowflake.start_kill();
     }
 }
 
@@ -141,37 +141,6 @@ pub(super) fn snowflake_folder() -> Result<PathBuf, CodedError> {
 pub(super) fn python(folder: &Path) -> PathBuf {
     let venv = std::env::var_os("ETL_STREAM_VENV").map_or_else(|| folder.join("../../../target/local-snowflake/venv"), PathBuf::from);
     venv.join("bin/python")
-}
-
-async fn start_snowflake(folder: &Path, keep: bool) -> Result<(Child, u16), CodedError> {
-    let failed = |message: &str| {
-        let log = folder.join("snowflake.log");
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        let last = text.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
-        server(format!("the local Snowflake {message}")).hint(format!("its log is {}: {last}", log.display()))
-    };
-    let log = fs::File::create(folder.join("snowflake.log")).map_err(|e| failed("got no log file").caused_by(e))?;
-    let ports = folder.join("snowflake.port");
-    let mut command = Command::new(snowflake_folder()?.join("run"));
-    command.args(["--port", "0", "--parent-pid", &std::process::id().to_string()]).arg("--port-file").arg(&ports);
-    if keep {
-        command.arg("--data").arg(folder.join("snowflake"));
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| failed("was not started").caused_by(e))?;
-    let deadline = Instant::now() + SNOWFLAKE;
-    loop {
-        if let Some(port) = fs::read_to_string(&ports).ok().and_then(|text| text.split_whitespace().next()?.parse().ok()) {
-            return Ok((child, port));
-        }
-        if let Ok(Some(status)) = child.try_wait() {
-            return Err(failed(&format!("ended at once: {status}")));
-        }
-        if Instant::now() > deadline {
-            return Err(failed("did not listen in time"));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Writes a new private key, PKCS #8 in PEM, that only this user can read.

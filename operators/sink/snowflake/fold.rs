@@ -11,6 +11,7 @@
 //! s   the last row of each key, joined with
 //! d   the old key's delete, where the life began by a changed key, and
 //! o   the target's row: of the key for life 0, of the old key for a changed one
+//! m   the values; m0, m1, … their exact texts, put into one object
 //! ```
 //! A delete is the last row of its life and sends nothing, so it carries what the row held: what a changed
 //! key goes on with, and what a soft delete keeps.
@@ -116,10 +117,10 @@ pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, To
     };
     let _ = write!(
         sql,
-        "s AS (SELECT f.*, COUNT(*) OVER ({life}) AS \"_rows\" FROM f QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY \"_SEQ\" DESC) = 1) "
+        "s AS (SELECT f.*, COUNT(*) OVER ({life}) AS \"_rows\" FROM f QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY \"_SEQ\" DESC) = 1)"
     );
     let columns = list(&table.key, |c| format!("s.{}", quote(c)), ", ");
-    let _ = write!(sql, "SELECT {columns}, {op}, s.\"_SEQ\", s.\"_ETL_EXACT\"{gone}");
+    let _ = write!(sql, ", m AS (SELECT {columns}, {op}, s.\"_SEQ\", s.\"_ETL_EXACT\"{gone}");
     for column in &table.values {
         let name = quote(column);
         match folded.iter().position(|c| *c == column) {
@@ -141,16 +142,21 @@ pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, To
     let _ = write!(
         sql,
         " FROM s LEFT JOIN f AS d ON d.\"_SEQ\" = s.\"_parent\" AND d.\"_OP\" = 'd' AND s.\"_life\" > 0 AND s.\"_began\" = 'i' \
-         LEFT JOIN {} AS o ON {old_key} AND (s.\"_life\" = 0 OR d.\"_life\" = 0)) AS s ON {on} ",
+         LEFT JOIN {} AS o ON {old_key} AND (s.\"_life\" = 0 OR d.\"_life\" = 0))",
         table.target.sql()
     );
-    let mut exact = "s.\"_ETL_EXACT\"".to_owned();
+    // The exact texts of the folded columns join the latest row's own, one column after the other.
+    let (mut step, mut exact) = ("m".to_owned(), "\"_ETL_EXACT\"".to_owned());
     for (at, column) in folded.iter().enumerate() {
-        exact = format!(
-            "IFF(s.\"_x{at}\" IS NULL, {exact}, OBJECT_INSERT(COALESCE({exact}, OBJECT_CONSTRUCT()), {}, s.\"_x{at}\", TRUE))",
+        let _ = write!(
+            sql,
+            ", m{at} AS (SELECT {step}.*, IFF(\"_x{at}\" IS NULL, {exact}, \
+             OBJECT_INSERT(COALESCE({exact}, OBJECT_CONSTRUCT()), {}, \"_x{at}\", TRUE)) AS \"_m{at}\" FROM {step})",
             literal(column)
         );
+        (step, exact) = (format!("m{at}"), format!("\"_m{at}\""));
     }
-    sql.push_str(&clauses(table, &exact));
+    let _ = write!(sql, " SELECT * FROM {step}) AS s ON {on} ");
+    sql.push_str(&clauses(table, &format!("s.{exact}")));
     sql
 }

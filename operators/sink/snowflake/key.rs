@@ -93,7 +93,7 @@ mod tests {
             ("not PEM", "MIIE", None, Err("not PEM")),
             ("empty", "", None, Err("not PEM")),
             ("cut", &plain[..plain.len() / 2], None, Err("not PEM")),
-            ("not a key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", None, Err("not an RSA key")),
+            ("not a key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", None, Err("not PEM")),
         ] {
             let passphrase = passphrase.map(SecretString::from);
             match (Key::read(&SecretString::from(pem), passphrase.as_ref()), expected) {

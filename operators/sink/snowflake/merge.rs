@@ -188,3 +188,115 @@ pub(super) fn restart_snapshot(table: &MergeTable, old: Option<u64>, new: u64, a
     all.push(format!("UPDATE {} SET {set}, \"UPDATED_AT\" = CURRENT_TIMESTAMP() WHERE {}", table.progress.sql(), table.row.condition()));
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::Move;
+    use super::*;
+
+    fn table(soft: bool) -> MergeTable {
+        let name = |table: &str| TableName { database: "D".into(), schema: "S".into(), table: table.into() };
+        let row = ProgressKey { pipeline: "p".into(), source: "s".into(), schema: "public".into(), table: "t".into() };
+        let (key, values) = (vec!["ID".into()], vec!["A".into(), "n".into()]);
+        MergeTable { target: name("T"), landing: name("T__CHANGES"), progress: name("P"), row, key, values, soft }
+    }
+
+    fn t(ordinal: u64) -> Token {
+        Token::new(1, ordinal)
+    }
+
+    /// What each statement does, in a word.
+    fn kinds(all: &[String]) -> Vec<&'static str> {
+        let kind = |sql: &String| match sql {
+            sql if sql.starts_with("MERGE") && sql.contains("WITH r AS") => "fold",
+            sql if sql.starts_with("MERGE") => "merge",
+            sql if sql.starts_with("DELETE FROM \"D\".\"S\".\"T\" ") => "empty",
+            sql if sql.starts_with("DELETE FROM \"D\".\"S\".\"T__CHANGES\"") => "delete landed",
+            sql if sql.starts_with("UPDATE \"D\".\"S\".\"T\" ") => "mark",
+            sql if sql.starts_with("UPDATE \"D\".\"S\".\"P\"") => "fence",
+            _ => "?",
+        };
+        all.iter().map(kind).collect()
+    }
+
+    #[test]
+    fn which_statements() {
+        let range = Range { from: t(0), fence: Token::end_of(1), snapshot: None, delete_landed: false };
+        let moved = |at, from, to| (t(at + 1), Move { delete: t(at), from, to, hashed: true });
+        let blind = |at| (t(at + 1), Move { delete: t(at), from: 0, to: 0, hashed: false });
+        for (what, truncates, unchanged, moves, snapshot, hard, soft) in [
+            ("plain", vec![], vec![], vec![], None, vec!["merge", "fence"], vec!["merge", "fence"]),
+            ("left out", vec![], vec!["A"], vec![], None, vec!["fold", "fence"], vec!["fold", "fence"]),
+            (
+                "truncates",
+                vec![5, 9],
+                vec![],
+                vec![],
+                None,
+                vec!["empty", "merge", "fence"],
+                vec!["merge", "mark", "merge", "mark", "merge", "fence"],
+            ),
+            ("moves apart", vec![], vec!["A"], vec![moved(2, 1, 2), moved(4, 3, 4)], None, vec!["fold", "fence"], vec!["fold", "fence"]),
+            (
+                "chain",
+                vec![],
+                vec!["A"],
+                vec![moved(2, 1, 2), moved(4, 2, 3)],
+                None,
+                vec!["fold", "fold", "fence"],
+                vec!["fold", "fold", "fence"],
+            ),
+            (
+                "of another process",
+                vec![],
+                vec!["A"],
+                vec![blind(2), blind(4), moved(6, 1, 2)],
+                None,
+                vec!["fold", "fold", "fold", "fence"],
+                vec!["fold", "fold", "fold", "fence"],
+            ),
+            ("snapshot", vec![], vec![], vec![], Some(2), vec!["empty", "merge", "fence"], vec!["merge", "merge", "mark", "fence"]),
+            ("snapshot merged before", vec![], vec![], vec![], Some(1), vec!["merge", "fence"], vec!["merge", "fence"]),
+        ] {
+            let mut ledger = Ledger::default();
+            ledger.note(t(1));
+            truncates.iter().for_each(|at| ledger.note_truncate(t(*at)));
+            unchanged.iter().for_each(|name| (1..9).for_each(|at| ledger.note_unchanged(name, t(at))));
+            moves.iter().for_each(|(new, moved)| ledger.note_move(*new, *moved));
+            let fence = Token::end_of(if snapshot == Some(2) { 2 } else { 1 });
+            let range = Range { snapshot, fence, ..range };
+            assert_eq!(kinds(&statements(&table(false), &ledger, range)), hard, "{what}");
+            assert_eq!(kinds(&statements(&table(true), &ledger, range)), soft, "{what}, soft");
+        }
+        let swept = statements(&table(false), &Ledger::default(), Range { delete_landed: true, ..range });
+        assert_eq!(kinds(&swept), ["merge", "delete landed", "fence"]);
+    }
+
+    #[test]
+    fn a_plain_merge() {
+        let range = Range { from: Token::ZERO, fence: Token::end_of(1), snapshot: None, delete_landed: false };
+        let all = statements(&table(false), &Ledger::default(), range);
+        let fence = "'0000000000000001/ffffffffffffffff'";
+        let zero = "'0000000000000000/0000000000000000'";
+        let row = "\"PIPELINE\" = 'p' AND \"SOURCE\" = 's' AND \"TABLE_SCHEMA\" = 'public' AND \"TABLE_NAME\" = 't'";
+        assert_eq!(
+            all,
+            [
+                format!(
+                    "MERGE INTO \"D\".\"S\".\"T\" AS t USING (SELECT l.* FROM \"D\".\"S\".\"T__CHANGES\" AS l \
+                     WHERE \"_SEQ\" > {zero} AND \"_SEQ\" <= {fence} AND \"_OP\" <> 't' \
+                     AND EXISTS (SELECT 1 FROM \"D\".\"S\".\"P\" WHERE {row} AND \"FENCE\" = {zero}) \
+                     QUALIFY ROW_NUMBER() OVER (PARTITION BY \"ID\" ORDER BY \"_SEQ\" DESC) = 1) AS s ON t.\"ID\" = s.\"ID\" \
+                     WHEN MATCHED AND s.\"_OP\" = 'd' THEN DELETE \
+                     WHEN MATCHED THEN UPDATE SET \"A\" = s.\"A\", \"n\" = s.\"n\", \"_ETL_SEQ\" = s.\"_SEQ\", \"_ETL_EXACT\" = s.\"_ETL_EXACT\" \
+                     WHEN NOT MATCHED AND s.\"_OP\" <> 'd' THEN INSERT (\"ID\", \"A\", \"n\", \"_ETL_SEQ\", \"_ETL_EXACT\") \
+                     VALUES (s.\"ID\", s.\"A\", s.\"n\", s.\"_SEQ\", s.\"_ETL_EXACT\")"
+                ),
+                format!(
+                    "UPDATE \"D\".\"S\".\"P\" SET \"FENCE\" = {fence}, \"UPDATED_AT\" = CURRENT_TIMESTAMP() \
+                     WHERE {row} AND \"FENCE\" = {zero}"
+                ),
+            ]
+        );
+    }
+}

@@ -63,8 +63,8 @@ pub(super) fn planned(table: &MergeTable, ledger: &Ledger, range: Range) -> Vec<
 }
 
 /// The error of a table that another process merges too.
-pub(super) fn elsewhere(table: &MergeTable, fence: Token) -> CodedError {
-    CodedError::definite(SF_FENCED, format!("another process merges into {}: it is at {fence}", table.target.sql()))
+pub(super) fn elsewhere(target: &TableName, fence: Token) -> CodedError {
+    CodedError::definite(SF_FENCED, format!("another process merges into {}: it is at {fence}", target.sql()))
         .hint("stop the other process that runs this pipeline, or name one of the pipelines differently")
 }
 

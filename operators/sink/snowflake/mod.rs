@@ -35,6 +35,7 @@ mod opening;
 mod plan;
 mod progress;
 mod requests;
+mod sending;
 mod settings;
 mod shard;
 mod sink;

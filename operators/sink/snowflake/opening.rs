@@ -4,7 +4,7 @@
 
 use super::channel::Channel;
 use super::context::Shared;
-use super::ddl::existing;
+use super::ddl::{Columns, existing};
 use super::errors::{SF_BEHIND, SF_REJECTED, SF_SCHEMA};
 use super::evolve;
 use super::ledger::Ledger;
@@ -29,6 +29,14 @@ pub(super) struct Opened {
     pub(super) progress: Progress,
     /// Rejected rows over all channels, as of their opening.
     pub(super) rejected: u64,
+}
+
+/// The source's columns that both tables have, sorted.
+fn shared_columns(landing: &Columns, target: &Columns) -> Vec<String> {
+    let own = |name: &str| names::OWN_COLUMNS.contains(&name) || name.starts_with(names::OWN_PREFIX);
+    let mut columns: Vec<String> = target.keys().filter(|name| !own(name) && landing.contains_key(*name)).cloned().collect();
+    columns.sort_unstable();
+    columns
 }
 
 /// Where a table is and whose it is.
@@ -70,8 +78,7 @@ impl Identity {
     /// What merges a table that only its bookkeeping row is known of; `None` when there is nothing to merge into.
     pub(super) async fn found(&self, progress: &Progress) -> Result<Option<MergeTable>, CodedError> {
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
-        let own = |name: &String| names::OWN_COLUMNS.contains(&name.as_str()) || name.starts_with(names::OWN_PREFIX);
-        let columns: Vec<String> = target.into_keys().filter(|name| !own(name) && landing.contains_key(name)).collect();
+        let columns = shared_columns(&landing, &target);
         let known = !progress.key.is_empty() && progress.key.iter().all(|k| columns.contains(k));
         Ok(known.then(|| self.merge_table(progress.key.clone(), columns)))
     }
@@ -87,8 +94,8 @@ impl Identity {
         futures::future::try_join_all(open).await
     }
 
-    /// Makes the tables what a schema needs. Says whether they were changed.
-    async fn fit(&self, schema: &Arc<TableSchema>) -> Result<(TablePlan, bool), CodedError> {
+    /// Makes the tables what a schema needs. Says what merges them from here on, and whether they were changed.
+    async fn fit(&self, schema: &Arc<TableSchema>) -> Result<(TablePlan, MergeTable, bool), CodedError> {
         let options = &self.shared.options;
         let mut plan = TablePlan::new(schema, options.merge, options.strict, None)?;
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
@@ -111,7 +118,13 @@ impl Identity {
             tracing::info!(table = self.full_name(), statements = statements.len(), "tables in Snowflake are made or changed");
             self.shared.sql.run_all(&format!("making the tables of \"{}\"", self.full_name()), &statements).await?;
         }
-        Ok((plan, !statements.is_empty()))
+        // A column that the source dropped is merged as well: rows that have it may not be merged yet.
+        let mut columns: Vec<String> = plan.columns.iter().map(|c| c.name.clone()).collect();
+        let mut dropped = shared_columns(&landing, &target);
+        dropped.retain(|name| !columns.contains(name));
+        columns.extend(dropped);
+        let merge = self.merge_table(plan.key_names(), columns);
+        Ok((plan, merge, !statements.is_empty()))
     }
 
     fn changed(&self, why: &str) -> CodedError {
@@ -133,19 +146,18 @@ impl Identity {
         self.shared.targets.claim(&self.places.target, schema)?;
         let name = self.shared.naming.progress();
         let progress = self.shared.progress(&name).open(&self.row, schema, &self.places, &plan.key_names(), options.channels).await?;
-        let (plan, _) = self.fit(schema).await?;
+        let (plan, merge, _) = self.fit(schema).await?;
         let channels = self.channels(progress.channels).await?;
         if options.merge && !noted {
             load(&self.shared, &self.places.landing, progress.fence, ledger).await?;
         }
         let rejected = channels.iter().map(|c| c.rejected).sum();
-        let merge = self.merge_table(plan.key_names(), plan.columns.iter().map(|c| c.name.clone()));
         Ok((Opened { plan: Arc::new(plan), merge, progress, rejected }, channels))
     }
 
     /// Follows a change of the table's schema.
     pub(super) async fn evolve(&self, opened: &mut Opened, channels: &mut [Channel], schema: &Arc<TableSchema>) -> Result<(), CodedError> {
-        let (plan, altered) = self.fit(schema).await?;
+        let (plan, merge, altered) = self.fit(schema).await?;
         if altered {
             // A channel goes on with the columns it was opened with.
             for channel in channels.iter_mut() {
@@ -156,9 +168,9 @@ impl Identity {
         if key != opened.progress.key {
             let names = serde_json::Value::from(key.clone()).to_string();
             self.set(&[("KEY_COLUMNS", literal(&names))]).await?;
-            opened.progress.key.clone_from(&key);
+            opened.progress.key = key;
         }
-        opened.merge = self.merge_table(key, plan.columns.iter().map(|c| c.name.clone()));
+        opened.merge = merge;
         opened.plan = Arc::new(plan);
         Ok(())
     }

@@ -15,10 +15,8 @@ use super::ledger::Ledger;
 use super::merge::{MergeTable, Range};
 use super::merger::{self, Merged};
 use super::opening::{Identity, Opened, rejected};
-use super::plan::TablePlan;
 use super::progress::Progress;
-use super::requests::{Frame, encode};
-use super::shard;
+use super::sending::{Encoded, Sent, encode_all, repair_all, send_all};
 use super::streaming::{ChannelStatus, Pipe};
 use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, TableSchema, Token, Ts};
 use futures::future::BoxFuture;
@@ -35,15 +33,8 @@ const FIRST_POLL: Duration = Duration::from_millis(25);
 const LONGEST_POLL: Duration = Duration::from_secs(1);
 /// Time between deletions of merged landing rows past their retention.
 const SWEEP: Duration = Duration::from_secs(3600);
-
-/// Rows of one delivery, ready to be sent.
-struct Encoded {
-    batch: RowBatch,
-    hashes: Vec<u64>,
-    /// By channel.
-    parts: Vec<Option<(RowBatch, Vec<Frame>)>>,
-    exact: u64,
-}
+/// How often another process may have merged what this one was about to.
+const SURPRISES: usize = 3;
 
 /// A delivery that is sent and not acknowledged.
 struct Pending {
@@ -53,7 +44,6 @@ struct Pending {
     ack: Ack,
 }
 
-type Sent = (Vec<Channel>, Result<(), CodedError>);
 type Statuses = Result<Vec<Option<ChannelStatus>>, CodedError>;
 
 /// See the module.
@@ -89,6 +79,8 @@ pub(super) struct Table {
     merge_at: Instant,
     swept: Instant,
     completed: u64,
+    /// How often another process had merged what this one was about to.
+    surprises: usize,
 }
 
 /// Awaits a future that may not be there: never, then.
@@ -136,11 +128,15 @@ impl Table {
             merging: None,
             swept: now,
             completed: 0,
+            surprises: 0,
         }
     }
 
     /// Takes up what an earlier process landed and did not merge.
     pub(super) async fn resume(&mut self, progress: &Progress) -> Result<(), CodedError> {
+        let shared = Arc::clone(&self.identity.shared);
+        // Every table of the source asks at once.
+        let _permit = shared.merges.acquire().await;
         let landing = &self.identity.places.landing;
         self.found = self.identity.found(progress).await?;
         if self.found.is_some() {
@@ -180,7 +176,7 @@ impl Table {
                 }
                 merged = maybe(self.merging.as_mut()), if self.merging.is_some() => {
                     self.merging = None;
-                    self.merge_ended(merged?).await?;
+                    self.merge_ended(merged?)?;
                 }
                 () = maybe(self.poll_at.map(sleep_until)), if self.poll_at.is_some() && self.polling.is_none() => self.poll(),
                 () = sleep_until(self.merge_at), if wants_merge => self.consider_merge(),
@@ -225,6 +221,10 @@ impl Table {
                     self.start_repair();
                 } else if let Some((encoded, ack)) = self.ready.take() {
                     self.start_sending(encoded, ack)?;
+                    if self.sending.is_none() {
+                        // All of it was there already: it is acknowledged in its turn.
+                        continue;
+                    }
                 }
             }
             if self.encoding.is_some() || self.ready.is_some() {
@@ -282,6 +282,8 @@ impl Table {
             Some(opened) if *opened.plan.schema == **schema => {}
             Some(opened) => self.identity.evolve(opened, &mut self.channels, schema).await?,
             None => {
+                let shared = Arc::clone(&self.identity.shared);
+                let _permit = shared.sends.acquire().await;
                 let (opened, channels) = self.identity.open(schema, &mut self.ledger, self.noted).await?;
                 self.merged = self.merged.max(opened.progress.fence);
                 self.snapshot = opened.progress.snapshot;
@@ -306,24 +308,7 @@ impl Table {
         }
         let plan = Arc::clone(&opened.plan);
         let committed: Vec<Token> = self.positions.iter().map(|p| p.committed()).collect();
-        let job = tokio::task::spawn_blocking(move || {
-            let hashes = shard::hashes(&batch, &plan.key);
-            let mut exact = 0;
-            let mut parts = Vec::with_capacity(committed.len());
-            for (rows, committed) in shard::split(batch.clone(), &hashes, committed.len()).into_iter().zip(committed) {
-                // What an earlier process landed is delivered again and not sent again.
-                let rows = rows.map(|rows| rows.after(committed)).filter(|rows| !rows.is_empty());
-                parts.push(match rows {
-                    None => None,
-                    Some(rows) => {
-                        let (frames, values) = encode(&plan, rows.clone())?;
-                        exact += values;
-                        Some((rows, frames))
-                    }
-                });
-            }
-            Ok(Encoded { batch, hashes, parts, exact })
-        });
+        let job = tokio::task::spawn_blocking(move || encode_all(&plan, batch, &committed));
         self.encoding = Some((job, ack));
         Ok(())
     }
@@ -352,17 +337,7 @@ impl Table {
         let plan = Arc::clone(&opened.plan);
         let shared = Arc::clone(&self.identity.shared);
         let channels = std::mem::take(&mut self.channels);
-        let sending = async move {
-            let _permit = shared.sends.acquire().await;
-            let sends = channels.into_iter().zip(parts).map(|(channel, part)| send(channel, part, Arc::clone(&plan)));
-            let mut channels = Vec::new();
-            let mut result = Ok(());
-            for (channel, sent) in futures::future::join_all(sends).await {
-                channels.push(channel);
-                result = result.and(sent);
-            }
-            (channels, result)
-        };
+        let sending = send_all(shared, channels, plan, parts);
         self.sending = Some((Box::pin(sending), Some(pending)));
         Ok(())
     }
@@ -370,20 +345,7 @@ impl Table {
     /// Opens channels again that the service called invalid, and sends what is not committed of them.
     fn start_repair(&mut self) {
         let channels = std::mem::take(&mut self.channels);
-        let repair = async move {
-            let repairs = channels.into_iter().map(|mut channel| async move {
-                let result = if channel.position().broken() { channel.repair().await } else { Ok(()) };
-                (channel, result)
-            });
-            let mut channels = Vec::new();
-            let mut result = Ok(());
-            for (channel, repaired) in futures::future::join_all(repairs).await {
-                channels.push(channel);
-                result = result.and(repaired);
-            }
-            (channels, result)
-        };
-        self.sending = Some((Box::pin(repair), None));
+        self.sending = Some((Box::pin(repair_all(channels)), None));
     }
 
     fn poll(&mut self) {
@@ -464,7 +426,7 @@ impl Table {
         self.merging = Some(Box::pin(merger::merge(Arc::clone(&self.identity.shared), table, statements, range, sweep)));
     }
 
-    async fn merge_ended(&mut self, merged: Merged) -> Result<(), CodedError> {
+    fn merge_ended(&mut self, merged: Merged) -> Result<(), CodedError> {
         self.merge_at = Instant::now() + self.identity.shared.options.interval;
         match merged {
             Merged::Upto(fence) => {
@@ -472,25 +434,17 @@ impl Table {
                 self.ledger.merged(fence);
                 Ok(())
             }
-            Merged::Elsewhere(fence) => match (&self.opened, &self.found) {
-                // Known from bookkeeping alone, it may be another worker's table.
-                (None, Some(_)) if fence > self.merged => {
-                    self.merged = fence;
-                    self.ledger = Ledger::default();
-                    merger::load(&self.identity.shared, &self.identity.places.landing, fence, &mut self.ledger).await
+            // A process that ended may have had a merge under way, and a table that is known from bookkeeping
+            // alone may be another worker's: what they merged needs no merging. Two that go on are a mistake.
+            Merged::Elsewhere(fence) => {
+                self.surprises += usize::from(self.opened.is_some());
+                if fence <= self.merged || self.surprises > SURPRISES {
+                    return Err(merger::elsewhere(&self.identity.places.target, fence));
                 }
-                (Some(opened), _) => Err(merger::elsewhere(&opened.merge, fence)),
-                (None, Some(found)) => Err(merger::elsewhere(found, fence)),
-                (None, None) => Ok(()),
-            },
+                self.merged = fence;
+                self.ledger.merged(fence);
+                Ok(())
+            }
         }
     }
-}
-
-async fn send(mut channel: Channel, part: Option<(RowBatch, Vec<Frame>)>, plan: Arc<TablePlan>) -> (Channel, Result<(), CodedError>) {
-    let result = match part {
-        Some((rows, frames)) => channel.append(plan, rows, frames).await,
-        None => Ok(()),
-    };
-    (channel, result)
 }

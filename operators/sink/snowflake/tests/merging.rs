@@ -27,7 +27,7 @@ async fn check(server: &LocalSnowflake, schema: &str, soft: bool, channels: u16,
     let mut dice = Dice(seed);
     let settings = json!({
         "schema": schema, "deletes": if soft { "soft" } else { "hard" }, "channels": channels,
-        "landing_retention": if seed % 2 == 0 { "0s" } else { "7d" }
+        "landing_retention": if seed.is_multiple_of(2) { "0s" } else { "7d" }
     });
     let sink = sink(server, settings);
     let table = items();
@@ -136,24 +136,29 @@ async fn each_kind_of_history() {
         for change in changes.iter_mut().filter(|c| matches!(c.op, D | T)) {
             (change.a, change.b, change.n) = (Ok(None), Ok(None), None);
         }
-        for soft in [false, true] {
-            for (seed, channels) in [(1, 1), (2, 2)] {
+        eprintln!("{at}: {what}");
+        let runs = [(false, 1, 1), (false, 2, 2), (true, 1, 1), (true, 2, 2)].map(|(soft, seed, channels)| {
+            let (server, changes) = (&server, &changes);
+            async move {
                 let schema = format!("K{at}_{soft}_{seed}").to_uppercase();
-                eprintln!("{what}: {schema}");
-                check(&server, &schema, soft, channels, seed, &changes).await;
+                check(server, &schema, soft, channels, seed, changes).await;
             }
-        }
+        });
+        futures::future::join_all(runs).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_histories() {
     let server = server().await;
-    for seed in 0..8 {
-        let changes = history(seed, 14);
-        let schema = format!("R{seed}");
-        check(&server, &schema, seed % 2 == 1, 1 + (seed % 3) as u16, seed * 7 + 1, &changes).await;
-    }
+    let runs = (0..8).map(|seed| {
+        let server = &server;
+        async move {
+            let changes = history(seed, 14);
+            check(server, &format!("R{seed}"), seed % 2 == 1, 1 + (seed % 3) as u16, seed * 7 + 1, &changes).await;
+        }
+    });
+    futures::future::join_all(runs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,5 +215,40 @@ async fn a_snapshot_attempt_is_replaced_as_a_whole() {
         let run = Run::start(&sink).await;
         run.mark(begin(25));
         assert_eq!(run.failed().await.code.id, "SF0013");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exact_texts_stay_with_their_values() {
+    let server = server().await;
+    for (schema, interval) in [("APART", "10ms"), ("TOGETHER", "1h")] {
+        let sink = sink(&server, json!({ "schema": schema, "merge": { "interval": interval } }));
+        let run = Run::start(&sink).await;
+        let table = items();
+        let deliver = async |change: Change, exact: &[(usize, &str)]| {
+            let lsn = change.lsn;
+            let mut rows = batch(&table, &[change]);
+            for (column, text) in exact {
+                rows.exact.push(0, *column, (*text).into());
+            }
+            run.rows(rows);
+            run.upper(lsn);
+            if interval == "10ms" {
+                run.settled().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let update = |lsn, id, a, b| Change { op: Op::Update, a, b, ..insert(lsn, 0, id, "") };
+        let sent = || Ok(Some("s".to_owned()));
+        deliver(insert(1, 0, 1, "x"), &[(1, "A exact"), (2, "B exact")]).await;
+        deliver(insert(2, 0, 2, "x"), &[(2, "B exact")]).await;
+        deliver(update(3, 1, Err(()), sent()), &[(3, "N exact")]).await;
+        deliver(update(4, 2, sent(), Err(())), &[]).await;
+        deliver(update(5, 2, Err(()), Err(())), &[]).await;
+        run.finish().await.unwrap();
+        let query = format!(
+            "SELECT ID, GET(\"_ETL_EXACT\", 'A'), GET(\"_ETL_EXACT\", 'B'), GET(\"_ETL_EXACT\", 'N') FROM RAW.{schema}.ITEMS ORDER BY ID"
+        );
+        assert_eq!(rows(&server, &query).await, ["1 \"A exact\" ∅ \"N exact\"", "2 ∅ \"B exact\" ∅"], "{schema}");
     }
 }
