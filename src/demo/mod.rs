@@ -15,7 +15,7 @@ mod workload;
 
 use etl_stream_operators::contract::{Code, CodedError, Exit};
 use progress::Progress;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// A table differs between PostgreSQL and Snowflake.
@@ -147,14 +147,22 @@ async fn steps(options: DemoOptions, folder: &std::path::Path) -> Result<(), Cod
     progress.finish();
     servers.keep_log(folder);
 
-    println!("{}", report::render(&compared, &measured));
+    print(&report::render(&compared, &measured))?;
     let stays = options.keep && std::io::stderr().is_terminal();
-    println!("{}", report::next(folder, &servers, options.keep, stays));
+    print(&report::next(folder, &servers, options.keep, stays))?;
     if stays {
         eprintln!("both servers run until Ctrl-C");
         let _ = tokio::signal::ctrl_c().await;
     }
     report::verdict(&compared)
+}
+
+/// Prints to stdout; a reader that has seen enough is no error.
+fn print(text: &str) -> Result<(), CodedError> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(step("the report was not written").caused_by(error)),
+        _ => Ok(()),
+    }
 }
 
 /// A step that failed.
