@@ -264,8 +264,10 @@ fn float(from: &ColumnType, to: &ColumnType, array: &ArrayRef) -> Option<ArrayRe
     }
 }
 
+type ExactTexts = Cells<Box<str>>;
+
 /// One column cast, and the batch's exact texts where they change.
-fn cast(batch: &RowBatch, at: usize, target: &Target, refuse: bool) -> Result<(ArrayRef, Option<Cells<Box<str>>>), CodedError> {
+fn cast(batch: &RowBatch, at: usize, target: &Target, refuse: bool) -> Result<(ArrayRef, Option<ExactTexts>), CodedError> {
     let array = &batch.columns[at];
     let from = &batch.table.columns[at].ty;
     let narrows = (from, &target.ty) == (&ColumnType::Float8, &ColumnType::Float4);

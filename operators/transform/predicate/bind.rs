@@ -1,22 +1,14 @@
 //! Fits a parsed predicate to a table's types, as PostgreSQL resolves operators.
 
 use super::like::Pattern;
+use super::literal::{Range, key, range};
 use super::parser::{Expr, Literal, Relation};
 use super::{FALSE, NULL, TRUE, Truth};
 use crate::contract::{CodedError, Column, ColumnType, TableSchema};
 use crate::transform::CFG_TYPE;
 use crate::transform::decimal::Number;
-use crate::transform::parse::{boolean, hex};
+use crate::transform::parse::hex;
 use crate::transform::scope::missing;
-use crate::transform::temporal::{self, DAY, FUTURE, PAST, Zone};
-
-/// Keys from `low` to `high`; everything of fixed width compares as an integer key.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
-    pub(super) low: i128,
-    pub(super) high: i128,
-    pub(super) negate: bool,
-}
 
 /// A test of one column's values; null gives null, but for `IsNull`.
 pub(super) enum Test {
@@ -60,7 +52,7 @@ pub(super) enum Pair {
 /// A predicate by column index.
 pub(super) enum Node {
     Always(Truth),
-    Leaf { column: usize, test: Test },
+    Leaf { column: usize, test: Box<Test> },
     Columns { left: usize, right: usize, relation: Relation, pair: Pair },
     Not(Box<Node>),
     And(Vec<Node>),
@@ -70,6 +62,10 @@ pub(super) enum Node {
 }
 
 impl Node {
+    fn leaf(column: usize, test: Test) -> Self {
+        Self::Leaf { column, test: Box::new(test) }
+    }
+
     /// Adds the columns it reads.
     pub(super) fn columns(&self, to: &mut Vec<usize>) {
         match self {
@@ -80,15 +76,6 @@ impl Node {
             Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.columns(to)),
         }
     }
-}
-
-/// A float's place in PostgreSQL's order: -0 equals 0, NaN is the greatest and equal to itself.
-pub(super) fn float_key(value: f64) -> i64 {
-    if value.is_nan() {
-        return i64::MAX;
-    }
-    let bits = (value + 0.0).to_bits() as i64;
-    bits ^ ((bits >> 63) as u64 >> 1) as i64
 }
 
 /// `pg_type.oid` of `text`, `character(n)` and `character varying`.
@@ -132,7 +119,7 @@ impl<'a> Binder<'a> {
                 if found.ty != ColumnType::Bool {
                     return Err(self.refuse(*at, &format!("column \"{name}\" is {}, not boolean", found.pg_type.name)));
                 }
-                Node::Leaf { column, test: Test::Keys(Range { low: 1, high: 1, negate: false }) }
+                Node::leaf(column, Test::Keys(Range { low: 1, high: 1, negate: false }))
             }
             Expr::Literal { value, at } => Node::Always(match value {
                 Literal::Null => NULL,
@@ -148,7 +135,7 @@ impl<'a> Binder<'a> {
             Expr::In { left, items, at } => self.among(left, items, *at)?,
             Expr::Like { left, pattern, escape, fold, at } => self.like(left, pattern, *escape, *fold, *at)?,
             Expr::IsNull(inner) => match &**inner {
-                Expr::Column { name, .. } => Node::Leaf { column: self.column(name)?.0, test: Test::IsNull },
+                Expr::Column { name, .. } => Node::leaf(self.column(name)?.0, Test::IsNull),
                 Expr::Literal { value, .. } => Node::Always(if matches!(value, Literal::Null) { TRUE } else { FALSE }),
                 other => Node::IsNull(Box::new(self.truth(other)?)),
             },
@@ -172,7 +159,7 @@ impl<'a> Binder<'a> {
 
     fn distinct(&self, left: &Expr, right: &Expr, at: usize) -> Result<Node, CodedError> {
         let null = |expr: &Expr| matches!(expr, Expr::Literal { value: Literal::Null, .. });
-        let is_null = |name: &str| -> Result<Node, CodedError> { Ok(Node::Leaf { column: self.column(name)?.0, test: Test::IsNull }) };
+        let is_null = |name: &str| Ok(Node::leaf(self.column(name)?.0, Test::IsNull));
         let equal = match (left, right) {
             (Expr::Column { name, .. }, other) | (other, Expr::Column { name, .. }) if null(other) => is_null(name)?,
             (Expr::Column { name: a, .. }, Expr::Column { name: b, .. }) => Node::Or(vec![
@@ -196,11 +183,14 @@ impl<'a> Binder<'a> {
                 _ => self.compare(Relation::Equal, left, item, at)?,
             };
             match node {
-                Node::Leaf { test: Test::Keys(Range { low, high, negate: false }), .. } if low == high => keys.push(low),
-                Node::Leaf { test: Test::Bytes { literal, trim, .. }, .. } => {
-                    column_trim = trim;
-                    bytes.push(literal);
-                }
+                Node::Leaf { column, test } => match *test {
+                    Test::Keys(Range { low, high, negate: false }) if low == high => keys.push(low),
+                    Test::Bytes { literal, trim, .. } => {
+                        column_trim = trim;
+                        bytes.push(literal);
+                    }
+                    test => parts.push(Node::leaf(column, test)),
+                },
                 other => parts.push(other),
             }
         }
@@ -208,12 +198,12 @@ impl<'a> Binder<'a> {
         if !keys.is_empty() {
             keys.sort_unstable();
             keys.dedup();
-            parts.push(Node::Leaf { column, test: Test::KeySet(keys) });
+            parts.push(Node::leaf(column, Test::KeySet(keys)));
         }
         if !bytes.is_empty() {
             bytes.sort_unstable();
             bytes.dedup();
-            parts.push(Node::Leaf { column, test: Test::ByteSet { literals: bytes, trim: column_trim } });
+            parts.push(Node::leaf(column, Test::ByteSet { literals: bytes, trim: column_trim }));
         }
         Ok(if parts.len() == 1 { parts.remove(0) } else { Node::Or(parts) })
     }
@@ -228,7 +218,7 @@ impl<'a> Binder<'a> {
         match pattern {
             Expr::Literal { value: Literal::Null, .. } => Ok(Node::Always(NULL)),
             Expr::Literal { value: Literal::Text(text), at } => match Pattern::new(text, escape, fold) {
-                Some(pattern) => Ok(Node::Leaf { column, test: Test::Like(pattern) }),
+                Some(pattern) => Ok(Node::leaf(column, Test::Like(pattern))),
                 None => Err(self.refuse(*at, "a LIKE pattern ends with its escape character")),
             },
             _ => Err(self.refuse(at, "the pattern of LIKE must be a string")),
@@ -250,7 +240,7 @@ impl<'a> Binder<'a> {
 
     fn with_literal(&self, relation: Relation, name: &str, literal: &Literal, listed: bool, at: usize) -> Result<Node, CodedError> {
         let (index, column) = self.column(name)?;
-        let leaf = |test| Ok(Node::Leaf { column: index, test });
+        let leaf = |test| Ok(Node::leaf(index, test));
         let mismatch = |literal: &str| self.refuse(at, &format!("column \"{name}\" is {} and {literal}", column.pg_type.name));
         let comparable = !matches!(
             column.ty,
@@ -335,89 +325,5 @@ impl<'a> Binder<'a> {
         };
         let why = || format!("\"{}\" is {} and \"{}\" is {}", a.name, a.pg_type.name, b.name, b.pg_type.name);
         Ok(Node::Columns { left, right, relation, pair: pair.ok_or_else(|| self.refuse(at, &why()))? })
-    }
-}
-
-/// The keys for which a relation to a literal holds; an inexact literal lies just above its key.
-fn range(relation: Relation, key: i128, exact: bool) -> Range {
-    let (low, high, negate) = match relation {
-        Relation::Equal if exact => (key, key, false),
-        Relation::NotEqual if exact => (key, key, true),
-        Relation::Equal => (1, 0, false),
-        Relation::NotEqual => (1, 0, true),
-        Relation::Less | Relation::LessEqual if !exact => (i128::MIN, key, false),
-        Relation::LessEqual => (i128::MIN, key, false),
-        Relation::Less => key.checked_sub(1).map_or((1, 0, false), |high| (i128::MIN, high, false)),
-        Relation::GreaterEqual if exact => (key, i128::MAX, false),
-        Relation::Greater | Relation::GreaterEqual => key.checked_add(1).map_or((1, 0, false), |low| (low, i128::MAX, false)),
-    };
-    Range { low, high, negate }
-}
-
-/// A literal's key in a column's domain, rounded down, and whether it is exact; or why it has none.
-fn key(ty: &ColumnType, literal: &Literal, listed: bool) -> Result<(i128, bool), &'static str> {
-    use ColumnType as T;
-    let whole = |text: &str| {
-        let number = Number::parse(text.trim_ascii().as_bytes()).filter(|_| !text.contains(['.', 'e', 'E']));
-        number.map(|n| n.view().scaled(0).0).filter(|n| *n > i128::from(i64::MIN) - 1 && *n <= i128::from(i64::MAX))
-    };
-    let within = |text: &str, low: i64, high: i64| {
-        let value = whole(text).filter(|v| (i128::from(low)..=i128::from(high)).contains(v));
-        value.map(|v| (v, true)).ok_or("the string is not such a number")
-    };
-    let float = |value: Option<f64>| value.map(|f| (i128::from(float_key(f)), true)).ok_or("the literal is not such a number");
-    match (ty, literal) {
-        (T::Bool, Literal::Bool(value)) => Ok((i128::from(*value), true)),
-        (T::Bool, Literal::Text(text)) => {
-            boolean(text.trim_ascii().as_bytes()).map(|v| (i128::from(v), true)).ok_or("the string is not a boolean")
-        }
-        (T::Int2 | T::Int4 | T::Int8, Literal::Number(number, _)) => Ok(number.view().scaled(0)),
-        (T::Int2, Literal::Text(text)) => within(text, i64::from(i16::MIN), i64::from(i16::MAX)),
-        (T::Int4, Literal::Text(text)) => within(text, i64::from(i32::MIN), i64::from(i32::MAX)),
-        (T::Int8, Literal::Text(text)) => within(text, i64::MIN, i64::MAX),
-        (T::Oid, Literal::Text(text)) => within(text, 0, i64::from(u32::MAX)),
-        (T::Oid, Literal::Number(number, true)) => {
-            let (value, _) = number.view().scaled(0);
-            (0..=i128::from(u32::MAX)).contains(&value).then_some((value, true)).ok_or("the number is not an object id")
-        }
-        (T::Numeric { scale, .. }, Literal::Number(number, _)) => Ok(number.view().scaled(*scale)),
-        (T::Numeric { scale, .. }, Literal::Text(text)) => {
-            Number::parse(text.trim_ascii().as_bytes()).map(|n| n.view().scaled(*scale)).ok_or("the string is not a number")
-        }
-        (T::Float4, Literal::Number(number, _)) if listed => float(number.to_f32().map(f64::from)),
-        (T::Float4 | T::Float8, Literal::Number(number, _)) => float(number.to_f64()),
-        (T::Float4, Literal::Text(text)) => float(Number::parse(text.trim_ascii().as_bytes()).and_then(|n| n.to_f32()).map(f64::from)),
-        (T::Float8, Literal::Text(text)) => float(Number::parse(text.trim_ascii().as_bytes()).and_then(|n| n.to_f64())),
-        (T::Date, Literal::Date(text) | Literal::Text(text)) => {
-            temporal::date(text.as_bytes()).map(|days| (days, true)).ok_or("the string is not a date as YYYY-MM-DD")
-        }
-        (T::Date, Literal::Timestamp(text)) => match temporal::timestamp(text.as_bytes()) {
-            Some((bound @ (PAST | FUTURE), _)) => Ok((bound, true)),
-            Some((micros, _)) => Ok((micros.div_euclid(i128::from(DAY)), micros.rem_euclid(i128::from(DAY)) == 0)),
-            None => Err("the literal is not a timestamp"),
-        },
-        (T::Timestamp, Literal::Date(text)) => match temporal::date(text.as_bytes()) {
-            Some(bound @ (PAST | FUTURE)) => Ok((bound, true)),
-            Some(days) => Ok((days * i128::from(DAY), true)),
-            None => Err("the literal is not a date"),
-        },
-        (T::Timestamp, Literal::Timestamp(text) | Literal::Text(text)) => match temporal::timestamp(text.as_bytes()) {
-            Some((micros, Zone::None | Zone::Any)) => Ok((micros, true)),
-            _ => Err("the string is not a timestamp as YYYY-MM-DD HH:MM:SS without zone"),
-        },
-        (T::TimestampTz, Literal::TimestampTz(text) | Literal::Text(text)) => match temporal::timestamp(text.as_bytes()) {
-            Some((micros, Zone::Offset | Zone::Any)) => Ok((micros, true)),
-            _ => Err("the string is not a timestamp with its offset as YYYY-MM-DD HH:MM:SS+00"),
-        },
-        (T::Time, Literal::Text(text)) => {
-            temporal::time(text.as_bytes()).map(|micros| (i128::from(micros), true)).ok_or("the string is not a time as HH:MM:SS")
-        }
-        (T::Timestamp | T::TimestampTz | T::Date, Literal::TimestampTz(_) | Literal::Timestamp(_) | Literal::Date(_)) => {
-            Err("the literal differs in having a time zone, so the answer would hang on a session's setting")
-        }
-        (_, Literal::Text(_)) => Err("the literal is text"),
-        (_, Literal::Number(..)) => Err("the literal is a number"),
-        (_, Literal::Bool(_)) => Err("the literal is boolean"),
-        _ => Err("the literal is a date or timestamp"),
     }
 }

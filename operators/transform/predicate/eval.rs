@@ -3,7 +3,8 @@
 //! Hot path: no allocation per value, no dyn call per value; result buffers are reused. Cells whose
 //! value stands as exact text, or is unknown, are few and are done again one by one afterwards.
 
-use super::bind::{Node, Pair, Range, Test, float_key};
+use super::bind::{Node, Pair, Test};
+use super::literal::{Range, float_key};
 use super::parser::Relation;
 use super::{FALSE, NULL, TRUE, Truth};
 use crate::contract::{ColumnType, RowBatch};

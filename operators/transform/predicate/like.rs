@@ -15,7 +15,7 @@ enum Shape {
     Equal(Vec<u8>),
     Starts(Vec<u8>),
     Ends(Vec<u8>),
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     Steps(Vec<Step>),
 }
 
@@ -66,7 +66,7 @@ impl Pattern {
             (false, false) => Shape::Equal(bytes),
             (false, true) => Shape::Starts(bytes),
             (true, false) => Shape::Ends(bytes),
-            (true, true) => Shape::Contains(Finder::new(&bytes).into_owned()),
+            (true, true) => Shape::Contains(Box::new(Finder::new(&bytes).into_owned())),
         })
     }
 

@@ -14,6 +14,7 @@ mod bind;
 mod eval;
 mod lexer;
 mod like;
+mod literal;
 mod parser;
 
 #[cfg(test)]
