@@ -105,6 +105,7 @@ pub fn parse(file: &str, text: &str, path: &Path, registry: &Registry, environme
         problem.help = fault.help;
         problem.labels.extend(fault.earlier.map(|span| (span, "first given here".to_owned())));
     }
+    report::conceal(tree.as_ref(), text, &mut problems.hidden);
     let (graph, effective) = match tree {
         Some(mut tree) => {
             interpolate::apply(&mut tree, environment, "", &mut problems);

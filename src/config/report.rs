@@ -4,10 +4,10 @@
 //! No secret is printed: hidden spans, values of keys that sound secret, and passwords in URLs are masked
 //! in the copy of the text that snippets are cut from, whatever line they stand on.
 
-use super::document::Span;
+use super::document::{Span, Tree, Value};
 use super::problem::{Problem, Problems, Severity};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, NarratableReportHandler};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub enum Drawing {
 impl Problem {
     /// The problem as JSON.
     #[must_use]
-    pub fn json(&self, file: &str) -> Value {
+    pub fn json(&self, file: &str) -> serde_json::Value {
         json!({
             "code": self.code.id,
             "severity": self.severity.word(),
@@ -44,7 +44,7 @@ impl Problem {
 
 impl Problems {
     /// The problems as JSON, in the order of the file.
-    pub fn json(&self) -> impl Iterator<Item = Value> + '_ {
+    pub fn json(&self) -> impl Iterator<Item = serde_json::Value> + '_ {
         self.list.iter().map(|p| p.json(&self.file))
     }
 
@@ -175,10 +175,42 @@ fn mask(bytes: &mut [u8], start: usize, end: usize) {
     }
 }
 
+/// Names of settings that sound secret.
+const WORDS: [&str; 7] = ["password", "passphrase", "secret", "token", "private_key", "api_key", "plain"];
+
+/// What to hide of a text before any schema has been asked: texts under keys that sound secret, over
+/// however many lines. Of a text that is not YAML, every line without a key: it may be the rest of a secret.
+pub(super) fn conceal(tree: Option<&Tree>, text: &str, hidden: &mut Vec<Span>) {
+    let Some(tree) = tree else {
+        let mut start = 0;
+        for line in text.split_inclusive('\n') {
+            let bare = line.trim();
+            if !bare.contains(':') && !bare.starts_with('#') {
+                let from = start + (line.len() - line.trim_start().len());
+                hidden.push(Span { start: from, end: from + bare.len() });
+            }
+            start += line.len();
+        }
+        return;
+    };
+    match &tree.value {
+        Value::Scalar(_) => {}
+        Value::List(items) => items.iter().for_each(|item| conceal(Some(item), text, hidden)),
+        Value::Map(entries) => {
+            for entry in entries {
+                let key = entry.key.to_ascii_lowercase();
+                if entry.value.scalar().is_some() && WORDS.iter().any(|word| key.contains(word)) {
+                    hidden.push(entry.value.span);
+                }
+                conceal(Some(&entry.value), text, hidden);
+            }
+        }
+    }
+}
+
 /// Parts of a line that sound secret although nothing says so: the value of a key that is named like a
 /// secret and does not open a map, the lines of a PEM block, and the password of a URL.
 fn suspicious(line: &str) -> Vec<(usize, usize)> {
-    const WORDS: [&str; 7] = ["password", "passphrase", "secret", "token", "private_key", "api_key", "plain"];
     let mut found = Vec::new();
     let end = line.trim_end().len();
     let lower = line.to_ascii_lowercase();

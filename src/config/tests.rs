@@ -239,6 +239,21 @@ sinks:
 }
 
 #[test]
+fn secrets_without_a_schema() {
+    for text in [
+        "sources:\n  s:\n    typ: pull\n    password: |\n      hunter2\n      hunter2\n    typo: x\n",
+        "sources:\n  s:\n    type: nothing\n    db_token: >\n      hunter2\n",
+        "sources:\n  s:\n    password: |\n      hunter2\n    oops: [\n",
+        "sources:\n  s: { type: nothing, url: \"postgres://u:hunter2@h/d\" }\n  s: 1\n",
+    ] {
+        let loaded = read(text);
+        let drawn = loaded.problems.draw(Drawing::Plain, 100);
+        let effective = loaded.effective.unwrap_or_default();
+        assert!(loaded.problems.errors() > 0 && !drawn.contains("hunter2") && !effective.contains("hunter2"), "{drawn}{effective}");
+    }
+}
+
+#[test]
 fn defaults_are_laid_under() {
     let text = "
 defaults:
