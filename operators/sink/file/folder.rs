@@ -7,8 +7,9 @@
 //! # Guarantees
 //! A file has its name only when it is complete and on disk. Its name says what it holds, so that the folder
 //! itself is the record of what need not be written again: whatever batches come after a crash, each row
-//! stands in one file. A snapshot that did not end is removed as a whole before another begins: `.snapshot`
-//! says, from before its first row on, that it is under way.
+//! stands in one file. A snapshot is removed as a whole before another begins, unless changes have followed it:
+//! `.snapshot` says, from before its first row until the first change, which one it is. Its end alone does not
+//! settle it: the source may die before it has noted that the snapshot is complete, and then takes another.
 //!
 //! Calls block.
 
@@ -20,7 +21,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The file that says which snapshot has not ended: its LSN in hexadecimal.
+/// The file that says which snapshot no change has followed yet: its LSN in hexadecimal.
 const MARKER: &str = ".snapshot";
 
 /// What a write has done.
@@ -41,6 +42,8 @@ pub(super) struct TableFolder {
     delivered: Option<Token>,
     /// The relation whose rows come, and those before it that had the same name.
     relations: Vec<TableId>,
+    /// What the marker says.
+    marker: Option<u64>,
     encoder: Encoder,
 }
 
@@ -69,13 +72,15 @@ impl TableFolder {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed("creating folder", &path, error)),
         }
-        let mut folder = Self { path, last: Token::ZERO, delivered: None, relations: vec![table.id], encoder };
+        let mut folder = Self { path, last: Token::ZERO, delivered: None, relations: vec![table.id], marker: None, encoder };
         for name in folder.list()? {
             if names::is_temporary(&name) {
                 folder.remove(&name)?;
             }
         }
         folder.last = folder.find_last()?;
+        folder.marker = folder.read_marker()?;
+        folder.settle_snapshot()?;
         Ok(folder)
     }
 
@@ -120,6 +125,7 @@ impl TableFolder {
         if let Some(first) = batch.first_token() {
             written = Written { rows: batch.len() as u64, bytes: self.write_file(&batch, first, last)? };
             self.last = last;
+            self.settle_snapshot()?;
         }
         self.delivered = Some(last);
         Ok(written)
@@ -164,15 +170,14 @@ impl TableFolder {
         self.check_relation(mark.table())?;
         match mark {
             Mark::SnapshotBegin { table, lsn } => self.begin_snapshot(table, *lsn),
-            Mark::SnapshotEnd { lsn, .. } => self.end_snapshot(*lsn),
-            Mark::Schema { .. } => Ok(()),
+            Mark::SnapshotEnd { .. } | Mark::Schema { .. } => Ok(()),
         }
     }
 
     fn begin_snapshot(&mut self, table: &TableSchema, lsn: u64) -> Result<(), CodedError> {
         // From here on rows may come again: those that are in files are known by their tokens.
         self.delivered = None;
-        let before = self.marker()?;
+        let before = self.marker;
         if before == Some(lsn) {
             return Ok(());
         }
@@ -201,22 +206,25 @@ impl TableFolder {
                 .hint("the folder was written from another database; give the sink an empty path, or move the table's folder away"));
         }
         self.set_marker(lsn)?;
+        self.marker = Some(lsn);
         step();
         self.last = self.find_last()?;
-        Ok(())
+        self.settle_snapshot()
     }
 
-    fn end_snapshot(&mut self, lsn: u64) -> Result<(), CodedError> {
-        if self.marker()? == Some(lsn) {
+    /// Takes the marker away once changes have followed the snapshot.
+    fn settle_snapshot(&mut self) -> Result<(), CodedError> {
+        if self.marker.is_some_and(|snapshot| self.last.commit_lsn > snapshot) {
             self.remove(MARKER)?;
             step();
             sync_folder(&self.path)?;
+            self.marker = None;
         }
         Ok(())
     }
 
-    /// The snapshot that has not ended.
-    fn marker(&self) -> Result<Option<u64>, CodedError> {
+    /// The snapshot that no change has followed.
+    fn read_marker(&self) -> Result<Option<u64>, CodedError> {
         let path = self.path.join(MARKER);
         match fs::read_to_string(&path) {
             Ok(text) => match u64::from_str_radix(text.trim_end(), 16) {

@@ -3,7 +3,7 @@
 //! ```text
 //! <schema>.<table>/<first token>-<last token>.ndjson      token = {commit_lsn:016x}_{ordinal:016x}
 //! <schema>.<table>/.<file's name>.tmp                     being written
-//! <schema>.<table>/.snapshot                              LSN of a snapshot that has not ended
+//! <schema>.<table>/.snapshot                              LSN of a snapshot that no change has followed
 //! ```
 //! A folder's name has `%XX` for bytes that a file name cannot or should not have, and for dots of the
 //! schema: its first dot stands between schema and table, so that no two tables share a folder.

@@ -136,6 +136,19 @@ fn an_attempt_at_a_snapshot_is_replaced_as_a_whole() {
 }
 
 #[test]
+fn a_snapshot_that_ended_is_replaced_too_until_a_change_follows() {
+    let (first, second, later) = (batch("public", "t", 10, 0..7), batch("public", "t", 20, 0..5), batch("public", "t", 30, 0..2));
+    let whole = |lsn, rows: &RowBatch| [vec![begin(lsn)], cut(rows, 3), vec![end(lsn)]].concat();
+    let root = tempfile::tempdir().expect("a folder");
+    run(root.path(), &whole(10, &first), None);
+    run(root.path(), &[whole(20, &second), cut(&later, 1)].concat(), None);
+    assert_eq!(read(root.path()), tokens(&[&second, &later]), "the source had not noted the first as complete");
+    let third = batch("public", "t", 40, 0..3);
+    run(root.path(), &whole(40, &third), None);
+    assert_eq!(read(root.path()), tokens(&[&second, &later, &third]), "changes that followed a snapshot keep it");
+}
+
+#[test]
 fn what_would_lose_rows_is_refused() {
     let refused = |items: &[Item], code: &str| {
         let root = tempfile::tempdir().expect("a folder");

@@ -159,7 +159,7 @@ impl<'a> Binder<'a> {
 
     fn distinct(&self, left: &Expr, right: &Expr, at: usize) -> Result<Node, CodedError> {
         let null = |expr: &Expr| matches!(expr, Expr::Literal { value: Literal::Null, .. });
-        let is_null = |name: &str| Ok(Node::leaf(self.column(name)?.0, Test::IsNull));
+        let is_null = |name: &str| -> Result<Node, CodedError> { Ok(Node::leaf(self.column(name)?.0, Test::IsNull)) };
         let equal = match (left, right) {
             (Expr::Column { name, .. }, other) | (other, Expr::Column { name, .. }) if null(other) => is_null(name)?,
             (Expr::Column { name: a, .. }, Expr::Column { name: b, .. }) => Node::Or(vec![
