@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn token_text_sorts_as_the_token() {
         let mut tokens =
-            vec![Token::ZERO, Token::new(0, 1), Token::new(1, 0), Token::new(9, u64::MAX), Token::new(10, 0), Token::end_of(u64::MAX)];
+            [Token::ZERO, Token::new(0, 1), Token::new(1, 0), Token::new(9, u64::MAX), Token::new(10, 0), Token::end_of(u64::MAX)];
         tokens.sort();
         let texts: Vec<String> = tokens.iter().map(Token::to_string).collect();
         let mut sorted = texts.clone();

@@ -89,7 +89,8 @@ fn get_rows(from: &mut Cursor<'_>) -> RowBatch {
     let commit_lsn = from.words().map(u64::from_le_bytes).collect();
     let ordinal = from.words().map(u64::from_le_bytes).collect();
     let commit_time = from.words().map(i64::from_le_bytes).collect();
-    let (marks, texts): (Vec<(usize, usize)>, Vec<(usize, usize, String)>) = from.json();
+    type Texts = Vec<(usize, usize, String)>;
+    let (marks, texts): (Vec<(usize, usize)>, Texts) = from.json();
     let mut unchanged = Cells::default();
     marks.into_iter().for_each(|(row, column)| unchanged.push(row, column, ()));
     let mut exact = Cells::default();
@@ -170,7 +171,7 @@ fn encoded_length<C>(container: &C, encode: impl FnOnce(&C) -> Vec<u8>) -> usize
 }
 
 fn write_encoded<C, W: Write>(container: &C, encode: impl FnOnce(&C) -> Vec<u8>, writer: &mut W) {
-    let (address, bytes) = ENCODED.with(|cache| cache.take());
+    let (address, bytes) = ENCODED.take();
     let bytes = if address == std::ptr::from_ref(container) as usize { bytes } else { encode(container) };
     writer.write_all(&bytes).expect("timely reserved the bytes it was told of");
 }

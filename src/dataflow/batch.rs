@@ -13,6 +13,7 @@ use super::failure::Failures;
 use etl_stream_operators::batch::{Batcher, Limits, SealReason, Sealed};
 use etl_stream_operators::contract::{Code, CodedError, Exit, Items, Pressure, Ts};
 use metrics::counter;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use timely::container::CapacityContainerBuilder;
@@ -45,7 +46,7 @@ pub(crate) fn batch<'scope>(
     let (output, stream) = builder.new_output::<Items>();
     let mut output = OutputBuilder::<Ts, CapacityContainerBuilder<Items>>::from(output);
     let info = builder.operator_info();
-    let activator = scope.activator_for(info.address.clone());
+    let activator = scope.activator_for(Rc::clone(&info.address));
     let waker = Arc::new(Waker::default());
     waker.attach(scope.worker().sync_activator_for(info.address.to_vec()));
     let wake = Arc::clone(&waker);

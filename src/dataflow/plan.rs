@@ -21,13 +21,16 @@ use timely::dataflow::operators::{Concatenate, ConnectLoop, Feedback};
 use timely::worker::Worker;
 use tokio::sync::mpsc;
 
+/// One for each worker, taken as it builds.
+pub(crate) type PerWorker<T> = Mutex<Vec<Option<T>>>;
+
 /// An operator's instances, taken by each worker in turn.
 pub(crate) struct OperatorPlan {
     pub(crate) name: Arc<str>,
     pub(crate) inputs: Vec<(usize, usize)>,
     pub(crate) outputs: usize,
     /// One for each worker.
-    pub(crate) instances: Mutex<Vec<Option<Box<dyn Operator>>>>,
+    pub(crate) instances: PerWorker<Box<dyn Operator>>,
 }
 
 /// A sink's writers, one for each worker.
@@ -36,7 +39,7 @@ pub(crate) struct SinkPlan {
     pub(crate) inputs: Vec<(usize, usize)>,
     pub(crate) limits: Limits,
     /// One for each worker, taken as it builds: what is left open here would keep a writer waiting.
-    pub(crate) writers: Mutex<Vec<Option<mpsc::UnboundedSender<Delivery>>>>,
+    pub(crate) writers: PerWorker<mpsc::UnboundedSender<Delivery>>,
 }
 
 /// One source's dataflow.
@@ -93,7 +96,7 @@ impl Plan {
 }
 
 /// A worker's own of what was made for each.
-fn take<T>(made: &Mutex<Vec<Option<T>>>, worker: usize) -> T {
+fn take<T>(made: &PerWorker<T>, worker: usize) -> T {
     let own = made.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker).and_then(Option::take);
     own.expect("one was made for each worker, and each builds once")
 }
@@ -114,7 +117,7 @@ fn gather<'scope>(
 pub(crate) fn instances(
     workers: usize,
     make: impl Fn() -> Result<Box<dyn Operator>, CodedError>,
-) -> Result<Mutex<Vec<Option<Box<dyn Operator>>>>, CodedError> {
+) -> Result<PerWorker<Box<dyn Operator>>, CodedError> {
     let made: Result<Vec<_>, _> = (0..workers).map(|_| make().map(Some)).collect();
     made.map(Mutex::new)
 }

@@ -15,6 +15,7 @@
 use super::bridge::BridgeReceiver;
 use etl_stream_operators::contract::{Credits, Durable, Items, RawItems, Ts};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -55,7 +56,7 @@ pub(crate) fn source<'scope>(
     let (output, stream) = builder.new_output_connection::<RawItems, _>([]);
     let mut output = OutputBuilder::<Ts, CapacityContainerBuilder<RawItems>>::from(output);
     let info = builder.operator_info();
-    let activator = scope.activator_for(info.address.clone());
+    let activator = scope.activator_for(Rc::clone(&info.address));
     if let Some(end) = &end {
         end.bridge.waker.attach(scope.worker().sync_activator_for(info.address.to_vec()));
     }

@@ -263,11 +263,12 @@ async fn a_node_that_fails_acknowledges_nothing_of_what_it_did_not_finish() {
             tokio::time::timeout(Duration::from_secs(10), rig.failed.recv()).await.expect("the failure is reported").unwrap();
         assert_eq!((&*node, error.code.id), ("half", if panic { "RUN0001" } else { "TEST1" }), "seed {seed}");
         let upper = rig.durable.borrow().upper;
-        let ledger = rig.ledger.lock().unwrap();
-        for token in ledger[0].keys().filter(|t| Ts::from(**t) < upper) {
-            assert!(ledger[1].contains_key(token), "seed {seed}: {token} was acknowledged and never left the failed node");
+        {
+            let ledger = rig.ledger.lock().unwrap();
+            for token in ledger[0].keys().filter(|t| Ts::from(**t) < upper) {
+                assert!(ledger[1].contains_key(token), "seed {seed}: {token} was acknowledged and never left the failed node");
+            }
         }
-        drop(ledger);
         rig.workers.abort();
         let workers = rig.workers;
         tokio::task::spawn_blocking(move || workers.join()).await.unwrap();
