@@ -18,9 +18,6 @@ pub(super) fn write(tree: &Tree, settings: &Settings, drafts: &[Draft], edges: &
     let mut writer = Writer { out: String::new(), hidden };
     let engine = &settings.engine;
     let _ = writeln!(writer.out, "version: 1\nname: {}\nengine:\n  workers: {}", settings.name, engine.workers);
-    if let Some(limit) = engine.memory_limit {
-        let _ = writeln!(writer.out, "  memory_limit: {limit}");
-    }
     let _ = writeln!(writer.out, "  source_credit: {}\n  credit: {}", engine.source_credit, engine.credit);
     let path = settings.state.path.as_ref().map_or_else(|| format!(".etl-stream/{}.db", settings.name), |p| p.display().to_string());
     let _ = writeln!(writer.out, "state:\n  type: sqlite\n  path: {}", quoted(&path));

@@ -276,8 +276,8 @@ fn two_paths(drafts: &[Draft], edges: &[Vec<Edge>], problems: &mut Problems) {
                     .map(|d| if d.key == sink.key { "directly".to_owned() } else { format!("over \"{}\"", d.name) })
                     .collect();
                 let message = format!("rows of {} reach {} more than once: {}", from.title(), sink.title(), over.join(" and "));
-                let problem = problems.warning(codes::TWO_PATHS, &sink.pointer, sink.key, message);
-                problem.help = Some("chain the operators, or give each path tables of its own".into());
+                let problem = problems.error(codes::TWO_PATHS, &sink.pointer, sink.key, message);
+                problem.help = Some("chain the operators one after the other, or give the second path a sink of its own".into());
             }
         }
     }

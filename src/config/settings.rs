@@ -13,8 +13,6 @@ pub struct EngineSettings {
     /// Worker threads of the dataflow.
     #[schemars(range(min = 1, max = 1024))]
     pub workers: usize,
-    /// Memory that batches may take in all. Default: only the credits bound it.
-    pub memory_limit: Option<ByteSize>,
     /// Bytes of one source that may be in flight between its socket and the sinks.
     pub source_credit: ByteSize,
     /// Bytes of all sources that may be in flight.
@@ -23,7 +21,7 @@ pub struct EngineSettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { workers: 1, memory_limit: None, source_credit: ByteSize::mib(32), credit: ByteSize::mib(64) }
+        Self { workers: 1, source_credit: ByteSize::mib(32), credit: ByteSize::mib(64) }
     }
 }
 
