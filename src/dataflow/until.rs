@@ -10,7 +10,8 @@ use tokio::sync::watch;
 /// How often a status is looked at that nobody announces.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Waits until everything the run is for is durable. Returns at once when the source's stream has ended.
+/// Waits until everything the run is for is read: the drain that follows makes it durable, and seals batches
+/// that would wait for their age. Returns at once when the source's stream has ended.
 ///
 /// `CaughtUp` takes the first position that the source hears from its server.
 pub(crate) async fn reached(until: Until, status: Arc<SourceStatus>, mut durable: watch::Receiver<Durable>) {
@@ -25,7 +26,8 @@ pub(crate) async fn reached(until: Until, status: Arc<SourceStatus>, mut durable
         },
     };
     // The times of a snapshot lie at its LSN, which may be past the target before all rows are copied.
-    let arrived = |durable: Durable| durable.finished || (durable.upper >= Ts::new(target.0, 0) && status.phase().0 == Phase::Streaming);
+    let read = |durable: Durable| durable.upper >= Ts::new(target.0, 0) || status.received_lsn.load(Ordering::Relaxed) >= target.0;
+    let arrived = |durable: Durable| durable.finished || (read(durable) && status.phase().0 == Phase::Streaming);
     while !arrived(*durable.borrow_and_update()) {
         tokio::select! {
             // The engine's end is gone only when the run is over anyway.

@@ -1,5 +1,9 @@
 //! The real binary against real servers.
 
 mod bad_input;
+mod examples;
 mod harness;
 mod pipelines;
+mod snowflake;
+mod snowflake_refusals;
+mod warehouse;

@@ -118,7 +118,11 @@ impl Session<'_> {
             };
             let (held, chunk) = tokio::select! {
                 biased;
-                () = stopped(&mut stop) => return Ok(()),
+                () = stopped(&mut stop) => {
+                    // The end of the last transaction may be due, and the sinks merge up to it.
+                    self.told = None;
+                    return self.send(None);
+                }
                 Some(ended) = tasks.join_next() => {
                     match ended {
                         Ok(result) => result?,

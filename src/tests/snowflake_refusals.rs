@@ -1,0 +1,53 @@
+//! What the Snowflake sink refuses: a coded error, the right exit code, no rows anywhere.
+
+use crate::harness::Project;
+use crate::warehouse::{in_snowflake, number, snowflake};
+use etl_stream_operators::testing::postgres::Postgres;
+use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use std::fs;
+
+const SINK: &str =
+    "type: snowflake, inputs: [shop], account: LOCAL, user: LOADER, database: RAW, schema: SHOP, retry: { give_up_after: 1s }";
+
+/// Runs a pipeline and expects this code and exit code, and no row in any table.
+async fn refused(postgres: &Postgres, snowflake: &LocalSnowflake, what: &str, database: &str, sink: &str, (code, exit): (&str, i32)) {
+    let project = Project::new(&format!(
+        "sources:\n  shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"*.*\"] }}, slot: {what}, publication: {what} }}\nsinks:\n  warehouse: {{ {sink} }}\nserver: none\n",
+        postgres.url(database)
+    ));
+    fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
+    fs::write(project.path().join("other.p8"), "this is no key, it is a secret-word").unwrap();
+    let output = project.run(&["run", "--until", "caught-up"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(exit), "{what}:\n{log}");
+    assert!(log.contains(code), "{what}: expected {code} in:\n{log}");
+    assert!(!log.contains("secret-word"), "{what}: the log holds a secret");
+    let page = project.succeeds(&["explain", code]);
+    assert!(page.contains(code), "{what}: {page}");
+    for table in in_snowflake(snowflake, "SELECT TABLE_NAME FROM RAW.INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = 'SHOP'").await {
+        let rows = number(snowflake, &format!("SELECT COUNT(*) FROM RAW.SHOP.\"{}\"", table[0])).await;
+        assert!(rows == 0 || table[0] == "_ETL_STREAM_PROGRESS", "{what}: {rows} rows in {}", table[0]);
+    }
+}
+
+#[tokio::test]
+async fn tables_names_and_keys() {
+    let (snowflake, postgres) = (snowflake().await, Postgres::start());
+    let shop = "CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders SELECT generate_series(1, 100)";
+    postgres.database("fine").await.batch_execute(shop).await.unwrap();
+    postgres.database("keyless").await.batch_execute("CREATE TABLE t (v text); INSERT INTO t VALUES ('x')").await.unwrap();
+    let twice = format!("{shop}; CREATE SCHEMA other; SET search_path = other; {shop}");
+    postgres.database("twice").await.batch_execute(&twice).await.unwrap();
+    let key = "private_key: { file: ./snowflake.p8 }";
+    let url = format!("url: \"{}\"", snowflake.url());
+    for (what, database, sink, expected) in [
+        ("not_a_key", "fine", format!("{SINK}, {url}, private_key: {{ file: ./other.p8 }}"), ("SF0001", 3)),
+        ("unreachable", "fine", format!("{SINK}, url: \"http://127.0.0.1:1\", {key}"), ("SF0002", 3)),
+        ("no_database", "fine", format!("{}, {url}, {key}", SINK.replace("RAW", "NOWHERE")), ("SF0004", 3)),
+        ("two_fold_to_one", "twice", format!("{SINK}, {url}, {key}"), ("SF0005", 2)),
+        ("no_primary_key", "keyless", format!("{SINK}, {url}, {key}"), ("SF0006", 2)),
+        ("plain_http", "fine", format!("{SINK}, url: \"http://snowflake.example\", {key}"), ("CFG0050", 2)),
+    ] {
+        refused(&postgres, &snowflake, what, database, &sink, expected).await;
+    }
+}
