@@ -265,7 +265,6 @@ impl Worker {
 
 /// A table on its way.
 struct Progress {
-    begun: bool,
     ordinal: u64,
     units_left: usize,
     name: String,
@@ -284,7 +283,7 @@ struct Feeder<'a> {
 
 impl<'a> Feeder<'a> {
     fn new(lsn: u64, time: i64, planned: &'a [Planned], out: &'a mut dyn ChunkSender, status: &'a SourceStatus) -> Self {
-        let progress = planned.iter().map(|p| Progress { begun: false, ordinal: 0, units_left: p.units, name: p.schema.full_name() });
+        let progress = planned.iter().map(|p| Progress { ordinal: 0, units_left: p.units, name: p.schema.full_name() });
         Self { lsn, time, planned, progress: progress.collect(), rows: 0, out, status }
     }
 
@@ -294,7 +293,9 @@ impl<'a> Feeder<'a> {
         self.out.send(Chunk { items, upper, credit }).map_err(closed)
     }
 
-    /// Moves time to the snapshot, and ends tables that have no unit at all (a root without partitions).
+    /// Moves time to the snapshot, announces every table before the first row of any, so that a sink can refuse
+    /// names and keys while nothing is written, and ends tables that have no unit at all (a root without
+    /// partitions).
     fn begin(&mut self) -> Result<(), CodedError> {
         self.out.send(Chunk { items: Vec::new(), upper: Ts::new(self.lsn, 0), credit: 0 }).map_err(closed)?;
         for (progress, planned) in self.progress.iter().zip(self.planned) {
@@ -304,32 +305,21 @@ impl<'a> Feeder<'a> {
                 table.estimated_rows = planned.estimated_rows;
             });
         }
-        for table in 0..self.planned.len() {
-            if self.progress[table].units_left == 0 {
-                let items = vec![self.mark_begin(table), self.mark_end(table)];
-                self.send(items, 0)?;
-            }
-        }
-        Ok(())
+        let begin =
+            |planned: &Planned| RawItem::Ready(Item::Mark(Mark::SnapshotBegin { table: Arc::clone(&planned.schema), lsn: self.lsn }));
+        self.send(self.planned.iter().map(begin).collect(), 0)?;
+        let ends =
+            (0..self.planned.len()).filter(|table| self.progress[*table].units_left == 0).map(|table| self.mark_end(table)).collect();
+        self.send(ends, 0)
     }
 
-    fn mark_begin(&mut self, table: usize) -> RawItem {
-        self.progress[table].begun = true;
-        let table = Arc::clone(&self.planned[table].schema);
-        RawItem::Ready(Item::Mark(Mark::SnapshotBegin { table, lsn: self.lsn }))
-    }
-
-    fn mark_end(&mut self, table: usize) -> RawItem {
+    fn mark_end(&self, table: usize) -> RawItem {
         let table = Arc::clone(&self.planned[table].schema);
         RawItem::Ready(Item::Mark(Mark::SnapshotEnd { table, lsn: self.lsn }))
     }
 
     fn take(&mut self, event: Event) -> Result<(), CodedError> {
         let (Event::Rows { table, .. } | Event::UnitDone { table }) = event;
-        let mut items = Vec::with_capacity(2);
-        if !self.progress[table].begun {
-            items.push(self.mark_begin(table));
-        }
         match event {
             Event::Rows { bytes, rows, held, .. } => {
                 let count = rows.len() as u64;
@@ -340,28 +330,25 @@ impl<'a> Feeder<'a> {
                 progress.ordinal += count;
                 self.rows += count;
                 self.status.table(&progress.name, |status| status.snapshot_rows += count);
-                items.push(RawItem::Raw(RawRows {
+                let raw = RawItem::Raw(RawRows {
                     table: Arc::clone(&self.planned[table].schema),
                     format: Format::CopyBinary,
                     bytes,
                     commits: vec![Commit { lsn: self.lsn, time: self.time }],
                     rows,
-                }));
-                self.send(items, held.hand_over())
+                });
+                self.send(vec![raw], held.hand_over())
             }
             Event::UnitDone { .. } => {
                 self.progress[table].units_left -= 1;
-                if self.progress[table].units_left == 0 {
-                    items.push(self.mark_end(table));
-                }
-                if items.is_empty() { Ok(()) } else { self.send(items, 0) }
+                if self.progress[table].units_left > 0 { Ok(()) } else { self.send(vec![self.mark_end(table)], 0) }
             }
         }
     }
 
     /// Moves time past the snapshot.
     fn end(&mut self) -> Result<(), CodedError> {
-        debug_assert!(self.progress.iter().all(|p| p.begun && p.units_left == 0), "a worker that ends early is an error");
+        debug_assert!(self.progress.iter().all(|p| p.units_left == 0), "a worker that ends early is an error");
         self.out.send(Chunk { items: Vec::new(), upper: Ts::after(self.lsn), credit: 0 }).map_err(closed)
     }
 }
