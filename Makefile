@@ -4,7 +4,7 @@
 CARGO ?= cargo
 LOCAL_SNOWFLAKE := operators/testing/local_snowflake/run
 
-.PHONY: demo test test-matrix lint local-snowflake postgres tools clean-state
+.PHONY: demo test test-matrix lint local-snowflake postgres
 
 demo: postgres
 	$(LOCAL_SNOWFLAKE) --setup-only

@@ -1,6 +1,7 @@
 //! A real PostgreSQL server in a temporary folder, on a free port, as a non-root user.
 //!
-//! The server ends with the value, and with the process should that be killed. `initdb` runs once for
+//! The server ends with the value, and with the thread that started it, should the process be killed: start
+//! it on a thread that lives as long. `initdb` runs once for
 //! each installation and machine; later servers copy its result.
 
 use std::fs;
