@@ -1,8 +1,8 @@
 //! A real PostgreSQL server in a temporary folder, on a free port, as a non-root user.
 //!
-//! The server ends with the value, and with the thread that started it, should the process be killed: start
-//! it on a thread that lives as long. `initdb` runs once for
-//! each installation and machine; later servers copy its result.
+//! The server ends with the value, and with the thread that started it, so that it outlives no test that is
+//! killed: start it on a thread that lives as long as it is needed. `initdb` runs once for each installation
+//! and machine; later servers copy its result.
 
 use std::fs;
 use std::io::{Read, Write};
