@@ -6,15 +6,21 @@ use std::sync::Arc;
 /// Something a sink must know at its place in a table's order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mark {
-    /// A snapshot of the table starts at `lsn`. Whatever an earlier attempt left (snapshot rows with a
-    /// lower token) is removed as a whole before the first row of this one is written.
+    /// A snapshot of the table starts at `lsn`: from here on the table is what the snapshot says. Whatever an
+    /// earlier attempt left is removed as a whole before the first row of this one is written.
+    ///
+    /// Until [`Mark::SnapshotEnd`] the table's rows (the snapshot's, and changes that follow it) may have tokens
+    /// below or above their edge's time, and are no state of the table that a reader may see.
     SnapshotBegin {
         /// The table.
         table: Arc<TableSchema>,
         /// The snapshot's LSN: the `commit_lsn` of its rows.
         lsn: u64,
+        /// The first attempt that the source never noted as complete: everything of the table with a token at or
+        /// after it and before `lsn` is removed, changes too.
+        replaces: Option<u64>,
     },
-    /// Every row of the snapshot has been sent.
+    /// Every row of the snapshot, and every change that came with it, has been sent.
     SnapshotEnd {
         /// The table.
         table: Arc<TableSchema>,
@@ -41,7 +47,7 @@ impl Mark {
     #[must_use]
     pub fn with_table(&self, table: Arc<TableSchema>) -> Self {
         match self {
-            Self::SnapshotBegin { lsn, .. } => Self::SnapshotBegin { table, lsn: *lsn },
+            Self::SnapshotBegin { lsn, replaces, .. } => Self::SnapshotBegin { table, lsn: *lsn, replaces: *replaces },
             Self::SnapshotEnd { lsn, .. } => Self::SnapshotEnd { table, lsn: *lsn },
             Self::Schema { .. } => Self::Schema { table },
         }

@@ -89,18 +89,48 @@ pub struct Credits {
     source: Arc<Semaphore>,
     process: Arc<Semaphore>,
     pressure: Arc<Pressure>,
+    capacity: usize,
+    /// What a part of the source may have of it.
+    share: Option<Arc<Semaphore>>,
 }
 
 impl Credits {
     /// Credit of a source within the process's.
     #[must_use]
     pub fn new(source_bytes: usize, process: Arc<Semaphore>) -> Self {
-        Self { source: Arc::new(Semaphore::new(source_bytes)), process, pressure: Arc::default() }
+        Self { source: Arc::new(Semaphore::new(source_bytes)), process, pressure: Arc::default(), capacity: source_bytes, share: None }
+    }
+
+    /// The same credit, of which at most half (and `least` bytes at least) is taken this way: what one part of a
+    /// source has in flight leaves room for the other. What goes with a chunk comes back by [`Credits::landed`].
+    #[must_use]
+    pub fn share(&self, least: usize) -> Self {
+        let most = (self.capacity / 2).max(least.min(self.capacity));
+        Self { share: Some(Arc::new(Semaphore::new(most))), ..self.clone() }
+    }
+
+    /// Says that `bytes` of a share, which went with chunks, are durable: the engine gives back the rest.
+    pub fn landed(&self, bytes: u32) {
+        if let Some(share) = &self.share {
+            share.add_permits(bytes as usize);
+        }
     }
 
     /// Waits for `bytes` of credit. Give them to a [`Chunk`], or back. Cancel-safe: a wait that is
     /// dropped takes nothing.
     pub async fn take(&self, bytes: u32) {
+        let shared = match &self.share {
+            None => None,
+            Some(share) => match share.try_acquire_many(bytes) {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    self.pressure.starve();
+                    let Ok(permit) = share.acquire_many(bytes).await else { return };
+                    self.pressure.starved.store(false, Ordering::Release);
+                    Some(permit)
+                }
+            },
+        };
         let permits = match (self.source.try_acquire_many(bytes), self.process.try_acquire_many(bytes)) {
             (Ok(source), Ok(process)) => [source, process],
             partial => {
@@ -112,7 +142,7 @@ impl Credits {
                 [source, process]
             }
         };
-        for permit in permits {
+        for permit in permits.into_iter().chain(shared) {
             permit.forget();
         }
     }
@@ -121,12 +151,14 @@ impl Credits {
     pub fn give(&self, bytes: u32) {
         self.source.add_permits(bytes as usize);
         self.process.add_permits(bytes as usize);
+        self.landed(bytes);
     }
 
     /// Credit left to this source, in bytes.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.source.available_permits().min(self.process.available_permits())
+        let share = self.share.as_ref().map_or(usize::MAX, |share| share.available_permits());
+        self.source.available_permits().min(self.process.available_permits()).min(share)
     }
 
     /// Whether the source waits for credit.

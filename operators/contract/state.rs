@@ -28,6 +28,18 @@ impl StateKey {
     pub fn table(pipeline: &str, node: &str, table: &str) -> Self {
         Self { table: table.into(), ..Self::node(pipeline, node) }
     }
+
+    /// The key of a request to copy a table of a source anew. The source removes it when it begins to.
+    #[must_use]
+    pub fn resync(pipeline: &str, source: &str, table: &str) -> Self {
+        Self::table(pipeline, &Self::resync_node(source), table)
+    }
+
+    /// The node under which such requests of a source are listed.
+    #[must_use]
+    pub fn resync_node(source: &str) -> String {
+        format!("{source}/resync")
+    }
 }
 
 /// Keeps small documents. Calls are short and may block.

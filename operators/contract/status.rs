@@ -17,6 +17,8 @@ pub enum Phase {
     Streaming,
     /// Waiting to try again.
     Retrying,
+    /// No longer published: its changes do not come.
+    Removed,
     /// Ended.
     Stopped,
 }
@@ -30,6 +32,7 @@ impl Phase {
             Self::Snapshot => "snapshot",
             Self::Streaming => "streaming",
             Self::Retrying => "retrying",
+            Self::Removed => "removed",
             Self::Stopped => "stopped",
         }
     }
@@ -57,6 +60,8 @@ pub struct SourceStatus {
     pub received_lsn: AtomicU64,
     /// The position confirmed to the server.
     pub confirmed_lsn: AtomicU64,
+    /// Tables that are still to be copied beside the stream, those included that have not been looked for yet.
+    pub joining: AtomicU64,
     /// Changes read from the stream.
     pub changes: AtomicU64,
     /// Transactions read from the stream.

@@ -108,13 +108,15 @@ fn put_item(out: &mut Vec<u8>, item: &Item) {
         }
         Item::Mark(mark) => {
             out.push(1);
-            let (kind, lsn) = match mark {
-                Mark::SnapshotBegin { lsn, .. } => (0, *lsn),
-                Mark::SnapshotEnd { lsn, .. } => (1, *lsn),
-                Mark::Schema { .. } => (2, 0),
+            // An attempt's LSN is never 0.
+            let (kind, lsn, replaces) = match mark {
+                Mark::SnapshotBegin { lsn, replaces, .. } => (0, *lsn, replaces.unwrap_or(0)),
+                Mark::SnapshotEnd { lsn, .. } => (1, *lsn, 0),
+                Mark::Schema { .. } => (2, 0, 0),
             };
             out.push(kind);
             out.extend_from_slice(&lsn.to_le_bytes());
+            out.extend_from_slice(&replaces.to_le_bytes());
             put_json(out, &**mark.table());
         }
     }
@@ -124,10 +126,10 @@ fn get_item(tag: u8, from: &mut Cursor<'_>) -> Item {
     if tag == 0 {
         return Item::Rows(get_rows(from));
     }
-    let (kind, lsn) = (from.u8(), from.u64());
+    let (kind, lsn, replaces) = (from.u8(), from.u64(), from.u64());
     let table = Arc::new(from.json());
     Item::Mark(match kind {
-        0 => Mark::SnapshotBegin { table, lsn },
+        0 => Mark::SnapshotBegin { table, lsn, replaces: (replaces > 0).then_some(replaces) },
         1 => Mark::SnapshotEnd { table, lsn },
         _ => Mark::Schema { table },
     })

@@ -1,5 +1,7 @@
 //! State that survives a restart.
 
+mod resync;
 mod sqlite;
 
+pub use resync::{Requested, Resync};
 pub use sqlite::SqliteState;

@@ -10,6 +10,7 @@ mod explain;
 mod generate;
 mod graph;
 mod reference;
+mod resync;
 mod run;
 mod schema;
 mod terminal;
@@ -62,6 +63,8 @@ struct Global {
 enum Command {
     /// Run a pipeline until it is stopped.
     Run(run::RunArgs),
+    /// Copy tables of a pipeline anew, whether it runs or not, without disturbing the others.
+    Resync(resync::ResyncArgs),
     /// Copy a live shop database into a local Snowflake, and prove that they are equal.
     Demo(demo::DemoArgs),
     /// Check pipeline files without touching the network.
@@ -109,6 +112,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
     let mut shell = Shell { registry, out, err, colour };
     let done = match cli.command {
         Command::Run(args) => args.run(&mut shell),
+        Command::Resync(args) => args.run(&mut shell),
         Command::Demo(args) => args.run(),
         Command::Validate(args) => args.run(&mut shell),
         Command::Graph(args) => args.run(&mut shell),

@@ -62,6 +62,9 @@ fn validate() {
         (vec!["--version"], 0, "etl-stream 0", ""),
         (vec!["frobnicate"], 2, "", "unrecognized subcommand"),
         (vec!["run", "--until", "noon"], 2, "", "caught-up"),
+        (vec!["resync"], 2, "", "TABLE"),
+        (vec!["resync", "public.t", "--file", &wrong], 2, "", "CFG0003"),
+        (vec!["resync", "public.t", "--file", &good], 2, "", "was ever read"),
         (vec!["--log-filter", "a=b=c", "list"], 2, "", "log filter"),
     ] {
         let got = call(&registry, &args);

@@ -164,7 +164,7 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
         tasks.push(SourceTask { name: Arc::clone(&node.name), source, context, durable: durable_now });
     }
 
-    let server = Server::start(graph.server.map(|server| server.listen), &graph.pipeline, Arc::clone(&status)).await?;
+    let server = Server::start(graph.server.map(|server| server.listen), &graph.pipeline, Arc::clone(&status), Arc::clone(&state)).await?;
     let first_source = &graph.nodes[*sources.first().expect("a checked graph has a source")];
     try_join_all(sinks.iter().map(|(index, sink)| {
         let context = writer_context(&graph.nodes[*index], first_source, 0);

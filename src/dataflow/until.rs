@@ -27,7 +27,9 @@ pub(crate) async fn reached(until: Until, status: Arc<SourceStatus>, mut durable
     };
     // The times of a snapshot lie at its LSN, which may be past the target before all rows are copied.
     let read = |durable: Durable| durable.upper >= Ts::new(target.0, 0) || status.received_lsn.load(Ordering::Relaxed) >= target.0;
-    let arrived = |durable: Durable| durable.finished || (read(durable) && status.phase().0 == Phase::Streaming);
+    // Tables that are new or are to be copied anew belong to what the run is for.
+    let whole = || status.phase().0 == Phase::Streaming && status.joining.load(Ordering::Relaxed) == 0;
+    let arrived = |durable: Durable| durable.finished || (read(durable) && whole());
     while !arrived(*durable.borrow_and_update()) {
         tokio::select! {
             // The engine's end is gone only when the run is over anyway.

@@ -1,17 +1,20 @@
-//! HTTP: health, readiness, metrics and status. Loopback by default, read only.
+//! HTTP: health, readiness, metrics and status. Loopback by default.
 //!
 //! `/health` answers while the process lives; lag never affects it. `/ready` answers 200 when every source
 //! is copying or streaming, else 503 with the reasons. `/metrics` is Prometheus text.
+//! `POST /api/v1/resync` marks tables to be copied anew; it takes JSON only, which a foreign web page cannot send.
 
+pub(crate) mod client;
 mod metrics;
 
+use crate::checkpoint::Resync;
 use crate::config::ServerSettings;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use etl_stream_operators::contract::{Code, CodedError, Exit, Phase, PipelineStatus};
+use etl_stream_operators::contract::{Code, CodedError, Exit, Phase, PipelineStatus, StateStore};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +35,7 @@ pub struct Server {
 struct Served {
     pipeline: Arc<str>,
     status: Arc<PipelineStatus>,
+    state: Arc<dyn StateStore>,
     metrics: metrics::Page,
 }
 
@@ -40,7 +44,12 @@ impl Server {
     ///
     /// # Errors
     /// `RUN0006` when an address of the user's cannot be listened on.
-    pub async fn start(listen: Option<SocketAddr>, pipeline: &Arc<str>, status: Arc<PipelineStatus>) -> Result<Option<Self>, CodedError> {
+    pub async fn start(
+        listen: Option<SocketAddr>,
+        pipeline: &Arc<str>,
+        status: Arc<PipelineStatus>,
+        state: Arc<dyn StateStore>,
+    ) -> Result<Option<Self>, CodedError> {
         let metrics = metrics::Page::install(pipeline);
         let Some(address) = listen else { return Ok(None) };
         let bound = TcpListener::bind(address).await;
@@ -56,7 +65,7 @@ impl Server {
                 .hint("set `server: { listen: \"127.0.0.1:PORT\" }` to a free port, or `server: none`")
         })?;
         info!(address = %listener.local_addr().map_or_else(|_| address.to_string(), |a| a.to_string()), "listening for health, metrics and status");
-        let served = Served { pipeline: Arc::clone(pipeline), status, metrics };
+        let served = Served { pipeline: Arc::clone(pipeline), status, state, metrics };
         let router = Router::new()
             .route("/health", get(|| async { "ok\n" }))
             .route("/livez", get(|| async { "ok\n" }))
@@ -64,6 +73,7 @@ impl Server {
             .route("/readyz", get(ready))
             .route("/metrics", get(show_metrics))
             .route("/api/v1/status", get(status_json))
+            .route("/api/v1/resync", post(resync))
             .with_state(served);
         let task = tokio::spawn(async move {
             // The listener lives as long as the process: an error here ends serving, never the pipeline.
@@ -92,6 +102,22 @@ async fn ready(State(served): State<Served>) -> impl IntoResponse {
         .collect();
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
+}
+
+async fn resync(State(served): State<Served>, Json(resync): Json<Resync>) -> impl IntoResponse {
+    if resync.pipeline != *served.pipeline {
+        return (StatusCode::NOT_FOUND, Json(json!({ "message": format!("pipeline \"{}\" runs here", served.pipeline) })));
+    }
+    let sources: Vec<String> = served.status.sources().into_keys().collect();
+    // Short, and the state's calls may block.
+    let done = tokio::task::spawn_blocking(move || resync.request(&*served.state, sources.iter().map(String::as_str))).await;
+    match done {
+        Ok(Ok(found)) => (StatusCode::OK, Json(json!(found))),
+        Ok(Err(error)) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "code": error.code.id, "message": error.to_string(), "hint": error.hint })))
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "message": error.to_string() }))),
+    }
 }
 
 async fn show_metrics(State(served): State<Served>) -> impl IntoResponse {

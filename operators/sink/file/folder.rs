@@ -9,7 +9,8 @@
 //! itself is the record of what need not be written again: whatever batches come after a crash, each row
 //! stands in one file. A snapshot is removed as a whole before another begins, unless changes have followed it:
 //! `.snapshot` says, from before its first row until the first change, which one it is. Its end alone does not
-//! settle it: the source may die before it has noted that the snapshot is complete, and then takes another.
+//! settle it: the source may die before it has noted that the snapshot is complete, and then takes another. Where
+//! changes come with the snapshot the source says itself from which attempt on all is to be removed.
 //!
 //! Calls block.
 
@@ -169,30 +170,33 @@ impl TableFolder {
     pub(super) fn mark(&mut self, mark: &Mark) -> Result<(), CodedError> {
         self.check_relation(mark.table())?;
         match mark {
-            Mark::SnapshotBegin { table, lsn } => self.begin_snapshot(table, *lsn),
+            Mark::SnapshotBegin { table, lsn, replaces } => self.begin_snapshot(table, *lsn, *replaces),
             Mark::SnapshotEnd { .. } | Mark::Schema { .. } => Ok(()),
         }
     }
 
-    fn begin_snapshot(&mut self, table: &TableSchema, lsn: u64) -> Result<(), CodedError> {
+    fn begin_snapshot(&mut self, table: &TableSchema, lsn: u64, replaces: Option<u64>) -> Result<(), CodedError> {
         // From here on rows may come again: those that are in files are known by their tokens.
         self.delivered = None;
         let before = self.marker;
         if before == Some(lsn) {
             return Ok(());
         }
-        let files = self.files()?;
-        if let Some(attempt) = before {
-            for (name, ..) in files.iter().filter(|(_, first, _)| first.commit_lsn == attempt) {
-                self.remove(name)?;
-                step();
-            }
+        // A file begins where its snapshot does: the mark sealed what came before.
+        let unfinished = |first: &Token| {
+            Some(first.commit_lsn) == before || replaces.is_some_and(|attempt| (attempt..lsn).contains(&first.commit_lsn))
+        };
+        let (removed, files): (Vec<_>, Vec<_>) = self.files()?.into_iter().partition(|(_, first, _)| unfinished(first));
+        for (name, ..) in &removed {
+            self.remove(name)?;
+            step();
+        }
+        if before.is_some() || !removed.is_empty() {
             // Gone for good before the marker stops saying what they were.
             sync_folder(&self.path)?;
             step();
         }
-        let is_ours = |first: &Token| first.commit_lsn <= lsn || Some(first.commit_lsn) == before;
-        if let Some((_, first, _)) = files.iter().find(|(_, first, _)| !is_ours(first))
+        if let Some((_, first, _)) = files.iter().find(|(_, first, _)| first.commit_lsn > lsn)
             && !files.iter().any(|(_, first, _)| first.commit_lsn == lsn)
         {
             let message = format!(

@@ -78,7 +78,7 @@ fn tokens(rows: &[&RowBatch]) -> Vec<Token> {
 }
 
 fn begin(lsn: u64) -> Item {
-    Item::Mark(Mark::SnapshotBegin { table: table("public", "t"), lsn })
+    Item::Mark(Mark::SnapshotBegin { table: table("public", "t"), lsn, replaces: None })
 }
 
 fn end(lsn: u64) -> Item {

@@ -142,6 +142,17 @@ impl Ledger {
         self.moves.iter().filter(|(new, _)| **new > from && **new <= to).map(|(_, moved)| *moved).collect()
     }
 
+    /// Forgets what was removed before it was merged: everything from `lsn` on.
+    pub(super) fn removed(&mut self, lsn: u64) {
+        let from = Token::new(lsn, 0);
+        self.first = self.first.filter(|first| *first < from);
+        self.last = self.last.min(just_before(from));
+        self.truncates.retain(|t| *t < from);
+        self.unchanged.retain(|_, (first, _)| *first < from);
+        self.moves.retain(|new, _| *new < from);
+        self.previous = None;
+    }
+
     /// Forgets what is merged.
     pub(super) fn merged(&mut self, fence: Token) {
         self.first = (self.last > fence).then(|| self.first.map_or(self.last, |first| first.max(fence)));

@@ -171,15 +171,14 @@ fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), from: To
     all.push(folding(table, &folded, bounds, from));
 }
 
-/// Deletes what an unfinished snapshot at `old` left, and begins the one at `new`.
-pub(super) fn restart_snapshot(table: &MergeTable, old: Option<u64>, new: u64, append: bool, values: &[(&str, String)]) -> Vec<String> {
+/// Deletes what an unfinished snapshot at `old` left, and begins the one at `new`. All that landed from `old` on
+/// goes, changes that came with it too: the new one has it all. The target has nothing of an attempt that did not
+/// end; what it has of one that ended here, though the source did not note it, stays until the new one replaces it.
+pub(super) fn restart_snapshot(table: &MergeTable, old: Option<u64>, new: u64, values: &[(&str, String)]) -> Vec<String> {
     let mut all = Vec::new();
     if let Some(old) = old {
-        let (first, last) = (literal(&Token::new(old, 0).to_string()), literal(&Token::end_of(old).to_string()));
-        all.push(format!("DELETE FROM {} WHERE \"_OP\" = 'r' AND \"_SEQ\" >= {first} AND \"_SEQ\" <= {last}", table.landing.sql()));
-        if !append {
-            all.push(format!("DELETE FROM {} WHERE \"_ETL_SEQ\" >= {first} AND \"_ETL_SEQ\" <= {last}", table.target.sql()));
-        }
+        let (first, next) = (literal(&Token::new(old, 0).to_string()), literal(&Token::new(new, 0).to_string()));
+        all.push(format!("DELETE FROM {} WHERE \"_SEQ\" >= {first} AND \"_SEQ\" < {next}", table.landing.sql()));
     }
     let mut set = format!("\"SNAPSHOT_LSN\" = {}, \"SNAPSHOT_DONE\" = FALSE", literal(&lsn_text(new)));
     for (column, value) in values {

@@ -175,13 +175,20 @@ impl Identity {
         Ok(())
     }
 
-    /// Begins a snapshot: what an unfinished one left is removed as a whole. Nothing of it is in flight, since
-    /// opening a channel waits for that.
-    pub(super) async fn begin_snapshot(&self, opened: &mut Opened, channels: &mut Vec<Channel>, lsn: u64) -> Result<(), CodedError> {
+    /// Begins a snapshot: what unfinished ones left is removed as a whole, from the first of them on, which is
+    /// returned. Nothing of it is in flight, since opening a channel waits for that. `replaces` is the first that
+    /// the source never noted as complete.
+    pub(super) async fn begin_snapshot(
+        &self,
+        opened: &mut Opened,
+        channels: &mut Vec<Channel>,
+        lsn: u64,
+        replaces: Option<u64>,
+    ) -> Result<Option<u64>, CodedError> {
         let options = &self.shared.options;
         let progress = &mut opened.progress;
         if progress.snapshot == Some(lsn) {
-            return Ok(());
+            return Ok(None);
         }
         let committed = channels.iter().map(|c| c.position().committed()).max().unwrap_or_default();
         if committed >= Token::new(lsn, 0) {
@@ -196,9 +203,9 @@ impl Identity {
                 "the source is another database cluster than before, or was restored: drop the table's landing table and target and its row of _ETL_STREAM_PROGRESS, or name the pipeline differently",
             ));
         }
-        let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done);
+        let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done).into_iter().chain(replaces).min();
         let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", opened.rejected.to_string())];
-        let statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
+        let statements = restart_snapshot(&opened.merge, unfinished, lsn, &values);
         self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
         progress.snapshot = Some(lsn);
         progress.snapshot_done = false;
@@ -211,7 +218,7 @@ impl Identity {
             self.set(&[("REJECTED", format!("{rejected}"))]).await?;
             (opened.rejected, opened.progress.rejected) = (rejected, rejected);
         }
-        Ok(())
+        Ok(unfinished)
     }
 
     /// Notes that a snapshot is whole.

@@ -73,6 +73,8 @@ pub(super) struct Table {
     /// Everything up to it is merged.
     merged: Token,
     snapshot: Option<u64>,
+    /// Whether a snapshot has begun and not ended: its rows may come late, and no merge may take half of it.
+    snapshotting: bool,
     /// A fence, and how many deliveries must be durable for it.
     candidate: Option<(Token, u64)>,
     merging: Option<BoxFuture<'static, Result<Merged, CodedError>>>,
@@ -124,6 +126,7 @@ impl Table {
             noted: false,
             merged: Token::ZERO,
             snapshot: None,
+            snapshotting: false,
             candidate: None,
             merging: None,
             swept: now,
@@ -144,6 +147,7 @@ impl Table {
             self.noted = true;
         }
         (self.merged, self.snapshot) = (progress.fence, progress.snapshot);
+        self.snapshotting = progress.snapshot.is_some() && !progress.snapshot_done;
         Ok(())
     }
 
@@ -261,12 +265,17 @@ impl Table {
                 let Some(opened) = &mut self.opened else { return Ok(()) };
                 match mark {
                     Mark::Schema { .. } => {}
-                    Mark::SnapshotBegin { lsn, .. } => {
-                        self.identity.begin_snapshot(opened, &mut self.channels, lsn).await?;
-                        self.snapshot = opened.progress.snapshot;
+                    Mark::SnapshotBegin { lsn, replaces, .. } => {
+                        if let Some(removed) = self.identity.begin_snapshot(opened, &mut self.channels, lsn, replaces).await? {
+                            self.ledger.removed(removed);
+                        }
+                        (self.snapshot, self.snapshotting) = (opened.progress.snapshot, true);
                         self.note_channels();
                     }
-                    Mark::SnapshotEnd { lsn, .. } => self.identity.end_snapshot(opened, lsn).await?,
+                    Mark::SnapshotEnd { lsn, .. } => {
+                        self.identity.end_snapshot(opened, lsn).await?;
+                        self.snapshotting = false;
+                    }
                 }
                 ack.durable();
                 self.completed += 1;
@@ -287,6 +296,7 @@ impl Table {
                 let (opened, channels) = self.identity.open(schema, &mut self.ledger, self.noted).await?;
                 self.merged = self.merged.max(opened.progress.fence);
                 self.snapshot = opened.progress.snapshot;
+                self.snapshotting = opened.progress.snapshot.is_some() && !opened.progress.snapshot_done;
                 (self.opened, self.channels) = (Some(opened), channels);
                 self.note_channels();
             }
@@ -400,7 +410,7 @@ impl Table {
     }
 
     fn mergeable(&self, fence: Token) -> bool {
-        self.identity.shared.options.merge && fence > self.merged && self.ledger.ripe(fence)
+        self.identity.shared.options.merge && !self.snapshotting && fence > self.merged && self.ledger.ripe(fence)
     }
 
     /// Notes what a merge now would cover, or looks again later.

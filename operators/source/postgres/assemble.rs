@@ -60,7 +60,12 @@ struct Relation {
     table: Option<Arc<TableSchema>>,
     /// Its rows in the chunk being made: the chunk's number and the item's index.
     group: (u64, usize),
+    /// Commits whose rows are given: at or after the first, before the second.
+    window: (u64, u64),
 }
+
+/// Every commit.
+const ALL: (u64, u64) = (0, u64::MAX);
 
 /// An open transaction.
 struct Transaction {
@@ -90,6 +95,8 @@ pub(super) struct Assembler {
     relations: HashMap<u32, Relation>,
     announced: HashMap<u32, Arc<TableSchema>>,
     transaction: Option<Transaction>,
+    /// Whether some relation's rows are given of some commits only.
+    limited: bool,
     /// Sent so far.
     upper: Ts,
     /// Read so far.
@@ -106,6 +113,7 @@ impl Assembler {
             relations: HashMap::new(),
             announced: HashMap::new(),
             transaction: None,
+            limited: false,
             upper: Ts::default(),
             position: Ts::default(),
             chunk: 1,
@@ -137,7 +145,31 @@ impl Assembler {
     /// Takes a relation's schema from here on; nothing when it is not selected.
     pub(super) fn relation(&mut self, id: u32, table: Option<Arc<TableSchema>>) {
         self.last = None;
-        self.relations.insert(id, Relation { table, group: (0, 0) });
+        self.relations.insert(id, Relation { table, group: (0, 0), window: ALL });
+    }
+
+    /// Gives a relation's rows of these commits only, from here on.
+    pub(super) fn limit(&mut self, id: u32, window: (u64, u64)) {
+        self.last = None;
+        if let Some(relation) = self.relations.get_mut(&id) {
+            relation.window = window;
+            self.limited |= window != ALL;
+        }
+    }
+
+    /// The schema under which a table's rows were sent last.
+    pub(super) fn announced(&self, id: u32) -> Option<&Arc<TableSchema>> {
+        self.announced.get(&id)
+    }
+
+    /// Every transaction that commits before it has been read as a whole; no row of one at or after it has.
+    pub(super) fn next_commit(&self) -> u64 {
+        self.position.lsn.saturating_add(u64::from(self.transaction.is_some()))
+    }
+
+    /// The position, unless it is inside a transaction.
+    pub(super) fn between(&self) -> Option<u64> {
+        self.transaction.is_none().then_some(self.position.lsn)
     }
 
     /// Takes a frame whose payload is at `start..end` of `bytes`. Relations and types are the caller's.
@@ -152,6 +184,9 @@ impl Assembler {
             Frame::Begin { commit_lsn, time } => {
                 if self.transaction.is_some() {
                     return Err(StreamError::Nested);
+                }
+                if self.limited {
+                    self.last = None;
                 }
                 self.transaction = Some(Transaction { commit: Commit { lsn: *commit_lsn, time: *time }, changes: 0 });
                 Ok(())
@@ -219,6 +254,9 @@ impl Assembler {
     fn group(&mut self, id: u32, bytes: &Bytes) -> Result<Option<usize>, StreamError> {
         let relation = self.relations.get_mut(&id).ok_or(StreamError::Relation(id))?;
         let Some(table) = &relation.table else { return Ok(None) };
+        if self.transaction.as_ref().is_some_and(|open| !(relation.window.0..relation.window.1).contains(&open.commit.lsn)) {
+            return Ok(None);
+        }
         if relation.group.0 == self.chunk {
             return Ok(Some(relation.group.1));
         }

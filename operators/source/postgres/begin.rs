@@ -80,8 +80,7 @@ impl Run {
         info!(slot = self.settings.slot, lsn = %Lsn(made.consistent), tables = tables.len(), "created the replication slot");
         self.documents().store(&progress, &BTreeMap::new())?;
         let documents = tables.iter().map(|table| {
-            let document = TableProgress { stage: Stage::Streaming, snapshot_lsn: initial.then_some(lsn), relation: table.id };
-            (format!("{}.{}", table.schema, table.name), document)
+            (table.full_name(), TableProgress::streaming(table.id, Some(table.membership), initial.then_some(lsn)))
         });
         let documents = documents.collect();
         let mut upper = Ts::default();
@@ -123,6 +122,7 @@ impl Run {
             tables: &tables,
             name,
             lsn,
+            marks: true,
             workers: self.settings.snapshot.workers,
             range_bytes: self.range_bytes,
             credits: &self.credits,

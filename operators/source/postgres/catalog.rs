@@ -22,6 +22,8 @@ use tokio_postgres::{Client, Error, Row};
 
 /// The first version whose publications can have generated columns.
 const PUBLISHES_GENERATED: u32 = 180_000;
+/// The first version whose publications can have schemas.
+const PUBLISHES_SCHEMAS: i32 = 150_000;
 
 /// A published table.
 #[derive(Clone, Debug)]
@@ -42,6 +44,16 @@ pub(super) struct Published {
     pub row_filter: Option<String>,
     /// Whether the user may read it.
     pub readable: bool,
+    /// What makes it published: the object id of the publication's entry of it, of its root or of its schema, else of
+    /// the publication. Another one means that for some time it was not, or not with these columns and rows.
+    pub membership: u32,
+}
+
+impl Published {
+    /// `schema.table`.
+    pub(super) fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
 }
 
 /// Schemas that are never a user's.
@@ -49,23 +61,38 @@ const USER_SCHEMAS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_sc
 
 /// The tables that a publication could have: ordinary and partitioned, partitions left to their root.
 pub(super) async fn candidates(client: &Client) -> Result<Vec<(String, String)>, Error> {
+    Ok(numbered_candidates(client).await?.into_iter().map(|(_, schema, name)| (schema, name)).collect())
+}
+
+/// The same with their object ids.
+pub(super) async fn numbered_candidates(client: &Client) -> Result<Vec<(u32, String, String)>, Error> {
     let sql = format!(
-        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND {USER_SCHEMAS}
-         ORDER BY 1, 2"
+         ORDER BY 2, 3"
     );
-    client.query(&sql, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    client.query(&sql, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
 /// The tables that a publication has. A partitioned table is one table or its leaves, as the publication
 /// says (`publish_via_partition_root`).
 pub(super) async fn published(client: &Client, publication: &str) -> Result<Vec<Published>, Error> {
+    let version: i32 = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await?.try_get(0)?;
+    let by_schema = if version >= PUBLISHES_SCHEMAS {
+        "(SELECT s.oid FROM pg_publication_namespace s WHERE s.pnpubid = b.oid AND s.pnnspid = n.oid), "
+    } else {
+        ""
+    };
     let sql = format!(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident, greatest(c.reltuples, 0)::float8,
                 CASE WHEN p.facts ? 'attnames' AND p.facts->'attnames' <> 'null'
                      THEN ARRAY(SELECT jsonb_array_elements_text(p.facts->'attnames')) END,
-                p.facts->>'rowfilter', has_table_privilege(c.oid, 'SELECT')
+                p.facts->>'rowfilter', has_table_privilege(c.oid, 'SELECT'),
+                coalesce((SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = b.oid AND r.prrelid = c.oid),
+                         (SELECT r.oid FROM pg_publication_rel r JOIN pg_partition_ancestors(c.oid) a ON r.prrelid = a.relid
+                          WHERE r.prpubid = b.oid ORDER BY 1 LIMIT 1), {by_schema}b.oid)
          FROM (SELECT schemaname, tablename, to_jsonb(t) AS facts FROM pg_publication_tables t WHERE pubname = $1) p
+         JOIN pg_publication b ON b.pubname = $1
          JOIN pg_namespace n ON n.nspname = p.schemaname
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
          WHERE {USER_SCHEMAS} ORDER BY 2, 3"
@@ -82,6 +109,7 @@ pub(super) async fn published(client: &Client, publication: &str) -> Result<Vec<
                 columns: row.try_get(5)?,
                 row_filter: row.try_get(6)?,
                 readable: row.try_get(7)?,
+                membership: row.try_get(8)?,
             })
         })
         .collect()

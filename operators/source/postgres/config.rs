@@ -13,6 +13,8 @@ pub(super) const SNAPSHOT_WORKERS: u16 = 4;
 const MOST_WORKERS: u16 = 64;
 /// How often the heartbeat writes to the log.
 pub(super) const HEARTBEAT: Period = Period::millis(30_000);
+/// How often new tables are looked for.
+pub(super) const DISCOVERY: Period = Period::millis(10_000);
 /// Bytes that PostgreSQL keeps of a name.
 const NAME_BYTES: usize = 63;
 
@@ -49,15 +51,18 @@ pub(crate) struct PostgresConfig {
     #[serde(default)]
     pub tables: TableSelection,
     /// The publication; made with the selected tables if absent.
-    /// Default: `etl_stream_<pipeline>_<source>`, which is also added to when tables are new at a first start.
+    /// Default: `etl_stream_<pipeline>_<source>`, which is also added to when tables are new.
     #[serde(default)]
     pub publication: Option<String>,
     /// The replication slot; made if absent, and then this source's alone. Default: `etl_stream_<pipeline>_<source>`.
     #[serde(default)]
     pub slot: Option<String>,
-    /// The first copy of rows that exist.
+    /// The first copy of rows that exist, and the copy of tables that are new later.
     #[serde(default)]
     pub snapshot: SnapshotSettings,
+    /// Notices tables that are new or no longer there while the source runs.
+    #[serde(default)]
+    pub discovery: DiscoverySettings,
     /// Keeps the slot of a quiet database moving.
     #[serde(default)]
     pub heartbeat: HeartbeatSettings,
@@ -90,13 +95,29 @@ impl Default for SnapshotSettings {
     }
 }
 
+/// Notices tables that are new or no longer there while the source runs. The publication is read; one of the default
+/// name is added to when a table is new that `tables` selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DiscoverySettings {
+    /// How often it is looked for them, and for requests of `etl-stream resync`.
+    pub interval: Period,
+}
+
+impl Default for DiscoverySettings {
+    fn default() -> Self {
+        Self { interval: DISCOVERY }
+    }
+}
+
 /// Whether rows that exist are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SnapshotMode {
-    /// At the first start, exactly at the point where the changes begin.
+    /// At the first start, exactly at the point where the changes begin; those of a table that is new later, beside
+    /// the stream.
     Initial,
-    /// Only changes from the first start on.
+    /// Only changes from the first start on, or from when a table is new.
     Never,
 }
 
@@ -141,6 +162,9 @@ keys: { public.events: [id, at] }
         }
         if self.heartbeat.interval < Period::millis(1_000) {
             add("/heartbeat/interval", format!("{} is too often", self.heartbeat.interval), "use 1s or more");
+        }
+        if self.discovery.interval < Period::millis(100) {
+            add("/discovery/interval", format!("{} is too often", self.discovery.interval), "use 100ms or more");
         }
         if self.tables.include.is_empty() {
             add("/tables/include", "no table is included".into(), "name tables as schema.table, or leave `include` out for all");
@@ -200,6 +224,8 @@ pub(super) struct Settings {
     pub own_publication: bool,
     pub slot: String,
     pub snapshot: SnapshotSettings,
+    /// How often new tables are looked for.
+    pub discovery: Period,
     pub heartbeat: Period,
     pub keys: Keys,
     pub failover: Option<bool>,
@@ -217,6 +243,7 @@ impl Settings {
             own_publication: config.publication.is_none(),
             slot: config.slot.clone().unwrap_or(name),
             snapshot: config.snapshot,
+            discovery: config.discovery.interval,
             heartbeat: config.heartbeat.interval,
             keys: config.keys.clone(),
             failover: config.failover,
@@ -243,6 +270,7 @@ mod tests {
             (json!({ "host": "h", "publication": "" }), vec!["/publication"]),
             (json!({ "host": "h", "snapshot": { "workers": 0 } }), vec!["/snapshot/workers"]),
             (json!({ "host": "h", "heartbeat": { "interval": "10ms" } }), vec!["/heartbeat/interval"]),
+            (json!({ "host": "h", "discovery": { "interval": "10ms" } }), vec!["/discovery/interval"]),
             (json!({ "host": "h", "tables": { "include": [] } }), vec!["/tables/include"]),
             (json!({ "host": "h", "keys": { "t": ["a"], "s.t/u": ["a", "a"], "s.v": [] } }), vec!["/keys/s.t~1u", "/keys/s.v", "/keys/t"]),
         ] {

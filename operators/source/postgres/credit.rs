@@ -16,6 +16,11 @@ impl Held {
         Self { credits: credits.clone(), bytes }
     }
 
+    /// Takes charge of credit that was handed over before.
+    pub(super) fn of(credits: &Credits, bytes: u32) -> Self {
+        Self { credits: credits.clone(), bytes }
+    }
+
     /// Makes it exactly `bytes`: gives back what is too much. For a message larger than what was taken it
     /// takes what is left without waiting, since the bytes are in memory already.
     pub(super) async fn settle(&mut self, bytes: usize) {

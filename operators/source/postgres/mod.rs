@@ -19,10 +19,14 @@
 //! is not sent again. A slot that does not fit the state is refused, never guessed about. Reading waits for
 //! credit; status goes out regardless, so that a stalled sink does not cost the connection.
 //!
+//! Tables that are new while the source runs are copied beside the stream, and join it
+//! (`docs/adr/0003-tables-join-beside-the-stream.md`).
+//!
 //! # Files
 //! `connect` reaches the server; `setup` checks it; `catalog` and `types` describe tables; `snapshot` and
 //! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `confirm` and `report` answer the
-//! server; `state` survives restarts; `begin` is the first start, `run` holds it together.
+//! server; `state` survives restarts; `begin` is the first start, `run` holds it together. `survey` notices new
+//! tables, `side` copies them and follows them, `join` hands them over to the stream.
 
 mod assemble;
 mod begin;
@@ -34,13 +38,16 @@ mod confirm;
 pub(crate) mod connect;
 mod credit;
 mod frame;
+mod join;
 mod quote;
 mod report;
 mod run;
 mod setup;
+mod side;
 mod snapshot;
 mod state;
 mod stream;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -10,9 +10,10 @@ use super::assemble::Assembler;
 use super::begin::Reach;
 use super::catalog::Catalog;
 use super::codes;
-use super::config::{PostgresConfig, Settings};
+use super::config::{PostgresConfig, Settings, SnapshotMode};
 use super::confirm::Confirm;
 use super::connect::{ConnectSettings, Replication};
+use super::join::{Clock, Handed};
 use super::setup::{self, Identity, Server, Slot};
 use super::snapshot;
 use super::state::{Documents, Progress, Stage, TableProgress};
@@ -95,11 +96,11 @@ pub(super) struct Sent {
 /// A source that runs.
 pub(super) struct Run {
     pub settings: Settings,
-    connect: ConnectSettings,
-    folder: Arc<Path>,
+    pub connect: ConnectSettings,
+    pub folder: Arc<Path>,
     pub range_bytes: u64,
     pipeline: Arc<str>,
-    source: Arc<str>,
+    pub source: Arc<str>,
     pub out: Option<Box<dyn ChunkSender>>,
     pub durable: watch::Receiver<Durable>,
     pub credits: Credits,
@@ -110,6 +111,10 @@ pub(super) struct Run {
     pub assembler: Assembler,
     pub confirm: Arc<Mutex<Confirm>>,
     pub sent: Option<Sent>,
+    /// How far chunks have reached, those beside the stream counted.
+    pub clock: Clock,
+    /// Tables that the stream has taken over and whose copy is not noted as durable yet.
+    pub handed: Vec<Handed>,
     /// Whether something has been read since the last failure.
     pub advanced: bool,
 }
@@ -133,6 +138,8 @@ impl Run {
             assembler: Assembler::new(),
             confirm: Arc::default(),
             sent: None,
+            clock: Clock::default(),
+            handed: Vec::new(),
             advanced: false,
         }
     }
@@ -227,7 +234,7 @@ impl Run {
     }
 
     fn prepared(&self, server: Server, client: Client, replication: Replication, start: u64) -> Result<Prepared, CodedError> {
-        let known = self.documents().tables()?.into_keys().collect();
+        let known = self.windows()?;
         Ok(Prepared { server, client: Arc::new(client), replication, start, known })
     }
 
@@ -267,11 +274,11 @@ impl Run {
             info!(timeline = identity.timeline, "the server was promoted, and the slot came along");
             progress.timeline = identity.timeline;
         }
-        for table in tables {
-            let document = TableProgress { stage: Stage::Streaming, snapshot_lsn: None, relation: table.id };
-            documents.entry(format!("{}.{}", table.schema, table.name)).or_insert_with(|| {
+        // Where rows are copied, the survey finds the tables that are new.
+        for table in tables.iter().filter(|_| self.settings.snapshot.mode == SnapshotMode::Never) {
+            documents.entry(table.full_name()).or_insert_with(|| {
                 changed = true;
-                document
+                TableProgress::streaming(table.id, Some(table.membership), None)
             });
         }
         if changed {
@@ -306,6 +313,6 @@ impl Run {
 
     /// Stops without a connection to confirm on: the slot stays where it is, and sinks know what they have.
     async fn end_unconnected(&mut self) -> Result<(), CodedError> {
-        if self.drained().await { self.complete() } else { Ok(()) }
+        if self.drained().await { self.complete().and_then(|()| self.joined(Ts::new(u64::MAX, u64::MAX))) } else { Ok(()) }
     }
 }

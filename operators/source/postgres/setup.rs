@@ -294,7 +294,9 @@ pub(super) async fn publication(
     };
     let absent = missing(&tables, &wanted);
     if exists && !absent.is_empty() {
-        if may_add && settings.own_publication {
+        if settings.own_publication && !may_add {
+            // Added by the survey, which knows which of them were taken out.
+        } else if settings.own_publication {
             add(client, settings, &absent).await?;
             tables = catalog::published(client, name).await.map_err(failed)?;
         } else {
@@ -345,7 +347,7 @@ async fn make(client: &Client, settings: &Settings, server: &Server, wanted: &[(
     Ok(())
 }
 
-async fn add(client: &Client, settings: &Settings, absent: &[(String, String)]) -> Result<(), CodedError> {
+pub(super) async fn add(client: &Client, settings: &Settings, absent: &[(String, String)]) -> Result<(), CodedError> {
     let name = identifier(&settings.publication);
     let sql = format!("ALTER PUBLICATION {name} ADD TABLE {}", list(absent));
     change(client, &sql, &format!("adding tables to publication {name}")).await?;
@@ -364,11 +366,11 @@ async fn change(client: &Client, sql: &str, doing: &str) -> Result<(), CodedErro
     })
 }
 
-fn say_left_out(settings: &Settings, absent: &[(String, String)]) {
+pub(super) fn say_left_out(settings: &Settings, absent: &[(String, String)]) {
     let publication = &settings.publication;
     warn!(
         publication,
         tables = list(absent),
-        "selected tables are not in the publication and are left out: add them to it, then start this source anew to copy their rows"
+        "selected tables are not in the publication and are left out: once they are added to it their rows are copied"
     );
 }

@@ -3,13 +3,16 @@
 //! ```text
 //! nothing ──> creating ──> snapshot ──> streaming
 //!                 └───────────┴── died here: the slot is ours and unfinished, it is dropped and made anew
+//!
+//! a table: nothing ──> copying ──> streaming ──> removed
+//!                        ^────────────┴────────────┘   asked for, published again, made anew
 //! ```
 //! The position itself is the slot's `confirmed_flush_lsn`: the server keeps it.
 
 use super::codes;
 use crate::contract::{CodedError, StateKey, StateStore};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far the source has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +22,12 @@ pub(super) enum Stage {
     Creating,
     /// Existing rows are being copied.
     Snapshot,
+    /// A table's rows are being copied beside the stream.
+    Copying,
     /// Every row of the snapshot is durable.
     Streaming,
+    /// The table is no longer published.
+    Removed,
 }
 
 /// The source's own document.
@@ -53,6 +60,33 @@ pub(super) struct TableProgress {
     pub snapshot_lsn: Option<u64>,
     /// Its object id.
     pub relation: u32,
+    /// What makes it published, as [`Published::membership`](super::catalog::Published); nothing: not known.
+    #[serde(default)]
+    pub membership: Option<u32>,
+    /// The stream gives its changes from this commit on: those before came beside it.
+    #[serde(default)]
+    pub from_lsn: Option<u64>,
+    /// The stream gives its changes up to this commit: it was removed then, or before.
+    #[serde(default)]
+    pub until_lsn: Option<u64>,
+    /// The snapshot of the first attempt since it was last complete.
+    #[serde(default)]
+    pub attempt_lsn: Option<u64>,
+}
+
+impl TableProgress {
+    /// A table whose rows are all there, or are not wanted.
+    pub(super) fn streaming(relation: u32, membership: Option<u32>, snapshot_lsn: Option<u64>) -> Self {
+        Self { stage: Stage::Streaming, snapshot_lsn, relation, membership, from_lsn: None, until_lsn: None, attempt_lsn: None }
+    }
+
+    /// The commits whose changes of it the stream gives: at or after the first, before the second.
+    pub(super) fn window(&self) -> (u64, u64) {
+        match self.stage {
+            Stage::Streaming | Stage::Removed => (self.from_lsn.unwrap_or(0), self.until_lsn.unwrap_or(u64::MAX)),
+            Stage::Creating | Stage::Snapshot | Stage::Copying => (u64::MAX, u64::MAX),
+        }
+    }
 }
 
 /// Where the documents are.
@@ -97,6 +131,19 @@ impl Documents<'_> {
         self.store.store(&changes)
     }
 
+    /// Tables that are to be copied anew.
+    pub(super) fn requests(&self) -> Result<BTreeSet<String>, CodedError> {
+        let all = self.store.list(self.pipeline, &StateKey::resync_node(self.source))?;
+        Ok(all.into_iter().map(|(key, _)| key.table).filter(|table| !table.is_empty()).collect())
+    }
+
+    /// Stores tables' documents and removes requests, all or none.
+    pub(super) fn change(&self, tables: &BTreeMap<String, TableProgress>, done: &[String]) -> Result<(), CodedError> {
+        let documents = tables.iter().map(|(name, table)| (StateKey::table(self.pipeline, self.source, name), Some(value(table))));
+        let done = done.iter().map(|name| (StateKey::resync(self.pipeline, self.source, name), None));
+        self.store.store(&documents.chain(done).collect::<Vec<_>>())
+    }
+
     /// Removes everything.
     pub(super) fn clear(&self) -> Result<(), CodedError> {
         let all = self.store.list(self.pipeline, self.source)?;
@@ -128,12 +175,21 @@ mod tests {
             consistent_lsn: None,
             snapshot_lsn: None,
         };
-        let table = TableProgress { stage: Stage::Streaming, snapshot_lsn: Some(6), relation: 9 };
+        let table = TableProgress::streaming(9, None, Some(6));
         documents.store(&progress, &BTreeMap::from([("a.b".into(), table.clone()), ("a.c".into(), table.clone())])).unwrap();
         progress.stage = Stage::Streaming;
         documents.store(&progress, &BTreeMap::from([("a.b".into(), table.clone())])).unwrap();
         assert_eq!(documents.load().unwrap(), Some(progress));
         assert_eq!(documents.tables().unwrap(), BTreeMap::from([("a.b".into(), table)]));
+        // as versions before wrote it
+        let old = serde_json::json!({ "stage": "streaming", "snapshot_lsn": 6, "relation": 9 });
+        store.store(&[(StateKey::table("p", "s", "a.b"), Some(old)), (StateKey::resync("p", "s", "a.b"), Some(true.into()))]).unwrap();
+        let (mut tables, requests) = (documents.tables().unwrap(), documents.requests().unwrap());
+        assert_eq!((tables["a.b"].window(), requests), ((0, u64::MAX), BTreeSet::from(["a.b".to_owned()])));
+        tables.values_mut().for_each(|table| table.stage = Stage::Copying);
+        documents.change(&tables, &["a.b".to_owned()]).unwrap();
+        assert_eq!(documents.tables().unwrap()["a.b"].window(), (u64::MAX, u64::MAX));
+        assert_eq!(documents.requests().unwrap(), BTreeSet::new());
         store.store(&[(StateKey::node("p", "s"), Some(serde_json::json!({ "slot": 1 })))]).unwrap();
         assert_eq!(documents.load().unwrap_err().code.id, "PG0025");
         documents.clear().unwrap();

@@ -4,6 +4,8 @@
 //! credit ──> read ──> frame ──> assemble ──Chunk──> dataflow
 //!                       │ Relation: a look-up on the side connection
 //! ```
+//! What comes beside the stream (`join`) is handled between its reads, and while it waits.
+//!
 //! # Guarantees
 //! Bytes are read after credit for them was taken; pausing is not reading. A read that gave no selected row
 //! still moves time. On `stop` the stream ends in good order: what is durable is confirmed before it closes.
@@ -14,13 +16,14 @@ use super::catalog::Catalog;
 use super::connect::{ReadChunk, Replication, ReplicationReader};
 use super::credit::Held;
 use super::frame::{self, Frame};
+use super::join::Joins;
 use super::quote::{identifier, replication_literal};
 use super::report::{self, Reporter};
 use super::run::{Run, stopped};
 use super::setup::Server;
 use super::{assemble::StreamError, codes, snapshot};
-use crate::contract::{Chunk, CodedError, Lsn, Phase, Ts};
-use std::collections::BTreeSet;
+use crate::contract::{Chunk, CodedError, Lsn, Phase, TableSchema, Ts};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,9 +33,9 @@ use tokio_postgres::Client;
 use tracing::info;
 
 /// Bytes read at a time while there is much.
-const READ_MOST: usize = 256 << 10;
+pub(super) const READ_MOST: usize = 256 << 10;
 /// Bytes read at a time, and credit held, while there is little.
-const READ_LEAST: usize = 16 << 10;
+pub(super) const READ_LEAST: usize = 16 << 10;
 /// How often a chunk without rows is sent.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 /// How long the server may take to end the stream.
@@ -45,9 +48,12 @@ pub(super) struct Prepared {
     pub replication: Replication,
     /// Where the server is asked to start.
     pub start: u64,
-    /// Tables that were there at the start, by `schema.table`.
-    pub known: BTreeSet<String>,
+    /// Tables that were there at the start.
+    pub known: Known,
 }
+
+/// Tables by `schema.table`: the object id, and the commits whose changes the stream gives.
+pub(super) type Known = BTreeMap<String, (u32, (u64, u64))>;
 
 /// The command that starts the stream.
 pub(super) fn command(slot: &str, publication: &str, start: u64) -> String {
@@ -60,12 +66,13 @@ pub(super) fn command(slot: &str, publication: &str, start: u64) -> String {
 }
 
 /// The reading side of one session.
-struct Session<'a> {
-    run: &'a mut Run,
-    client: Arc<Client>,
-    reader: ReplicationReader,
+pub(super) struct Session<'a> {
+    pub run: &'a mut Run,
+    pub client: Arc<Client>,
+    pub server: Server,
     bell: Arc<Notify>,
-    known: BTreeSet<String>,
+    pub known: Known,
+    pub joins: Joins,
     /// How far chunks have reached.
     sent: Ts,
     told: Option<Instant>,
@@ -76,12 +83,15 @@ impl Run {
     pub(super) async fn stream(&mut self, prepared: Prepared) -> Result<(), CodedError> {
         let Prepared { server, client, replication, start, known } = prepared;
         let command = command(&self.settings.slot, &self.settings.publication, start);
-        let (reader, writer) = replication.start(&command).await?.split();
+        let (mut reader, writer) = replication.start(&command).await?.split();
         self.confirm.lock().unwrap_or_else(PoisonError::into_inner).start(start);
         self.assembler.start(start);
+        // New tables have not been looked for yet.
+        self.status.joining.fetch_max(1, Ordering::Relaxed);
         self.status.set_phase(Phase::Streaming, None);
-        for table in &known {
-            self.status.table(table, |table| table.phase = Phase::Streaming);
+        for (table, (.., (from, until))) in &known {
+            let phase = if *until < u64::MAX { Phase::Removed } else { Phase::Streaming };
+            self.status.table(table, |table| table.phase = if *from == u64::MAX { Phase::Starting } else { phase });
         }
         info!(slot = self.settings.slot, lsn = %Lsn(start), "streaming");
         let bell = Arc::new(Notify::new());
@@ -99,42 +109,47 @@ impl Run {
         let (beat, standby, status) = (self.settings.heartbeat.0, server.standby, Arc::clone(&self.status));
         let side = Arc::clone(&client);
         tasks.spawn(report::heartbeat(side, beat, standby, status));
-        let mut session = Session { run: self, client, reader, bell, known, sent: Ts::default(), told: None };
-        session.read(&mut tasks).await?;
-        session.close(finish).await
+        let joins = Joins::new(self.durable.clone());
+        let mut session = Session { run: self, client, server, bell, known, joins, sent: Ts::default(), told: None };
+        session.read(&mut reader, &mut tasks).await?;
+        session.close(reader, finish).await
     }
 }
 
 impl Session<'_> {
     /// Reads until stopped.
-    async fn read(&mut self, tasks: &mut JoinSet<Result<(), CodedError>>) -> Result<(), CodedError> {
+    async fn read(&mut self, reader: &mut ReplicationReader, tasks: &mut JoinSet<Result<(), CodedError>>) -> Result<(), CodedError> {
         let mut stop = self.run.stop.clone();
         let mut want = READ_LEAST;
         self.send(None)?;
         loop {
-            let read = async {
-                let held = Held::take(&self.run.credits, want as u32).await;
-                (held, self.reader.read(want).await)
-            };
-            let (held, chunk) = tokio::select! {
-                biased;
-                () = stopped(&mut stop) => {
-                    // The end of the last transaction may be due, and the sinks merge up to it.
-                    self.told = None;
-                    return self.send(None);
-                }
-                Some(ended) = tasks.join_next() => {
-                    match ended {
+            let (credits, most) = (self.run.credits.clone(), want);
+            let mut read = std::pin::pin!(async {
+                let held = Held::take(&credits, most as u32).await;
+                (held, reader.read(most).await)
+            });
+            let (held, chunk) = loop {
+                let pause = self.pause();
+                // Nobody first: neither the stream nor what comes beside it may keep the other waiting.
+                tokio::select! {
+                    () = stopped(&mut stop) => {
+                        // The end of the last transaction may be due, and the sinks merge up to it.
+                        self.told = None;
+                        return self.send(None);
+                    }
+                    Some(ended) = tasks.join_next() => match ended {
                         Ok(result) => result?,
                         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                    }
-                    continue;
+                    },
+                    event = self.joins.next() => self.on(event)?,
+                    () = tokio::time::sleep(pause), if !pause.is_zero() => {}
+                    (held, chunk) = &mut read, if pause.is_zero() => break (held, chunk?),
                 }
-                (held, chunk) = read => (held, chunk?),
             };
             self.run.advanced = true;
             want = (chunk.bytes.len() * 2).clamp(READ_LEAST, READ_MOST);
             self.take(&chunk, held).await?;
+            self.announce()?;
             if chunk.ended {
                 return Err(CodedError::transient(codes::STREAM, "the server ended the replication stream"));
             }
@@ -186,7 +201,7 @@ impl Session<'_> {
             status.server_lsn.fetch_max(confirm.read_to(), Ordering::Relaxed);
         }
         for table in &made.first {
-            self.first(&table.full_name());
+            self.first(table);
         }
         let recently = self.told.is_some_and(|told| told.elapsed() < PROGRESS_EVERY);
         if made.items.is_empty() && (made.upper <= self.sent || recently) {
@@ -195,15 +210,17 @@ impl Session<'_> {
         self.sent = made.upper;
         self.told = Some(Instant::now());
         let credit = held.filter(|_| !made.items.is_empty()).map_or(0, Held::hand_over);
-        self.run.send(Chunk { items: made.items, upper: made.upper, credit })
+        let upper = self.run.clock.main(made.upper);
+        self.run.send(Chunk { items: made.items, upper, credit })
     }
 
-    /// Says when a table was not there at the start.
-    fn first(&mut self, name: &str) {
-        if !self.known.contains(name) {
+    /// Says when a table was not there at the start, and is not copied.
+    fn first(&mut self, table: &TableSchema) {
+        let name = table.full_name();
+        if !self.known.contains_key(&name) {
             info!(table = name, "the table is new to the stream: rows from before it was published are not copied");
-            self.run.status.table(name, |table| table.phase = Phase::Streaming);
-            self.known.insert(name.to_owned());
+            self.run.status.table(&name, |table| table.phase = Phase::Streaming);
+            self.known.insert(name, (table.id, (0, u64::MAX)));
         }
     }
 
@@ -216,14 +233,18 @@ impl Session<'_> {
         }
         let catalog: &mut Catalog = &mut self.run.catalog;
         let table = catalog.reconcile(&self.client, relation).await?;
+        let window = self.window(relation.id, &table.full_name());
         self.run.assembler.relation(relation.id, Some(table));
+        self.run.assembler.limit(relation.id, window);
         Ok(())
     }
 
     /// Ends in good order: waits until everything sent is durable, confirms it, closes the stream.
-    async fn close(mut self, finish: oneshot::Sender<()>) -> Result<(), CodedError> {
+    async fn close(self, mut reader: ReplicationReader, finish: oneshot::Sender<()>) -> Result<(), CodedError> {
+        drop(self.joins);
         let all = self.run.drained().await;
         if all {
+            self.run.joined(Ts::new(u64::MAX, u64::MAX))?;
             self.run.confirm.lock().unwrap_or_else(PoisonError::into_inner).all_durable();
         }
         if finish.send(()).is_err() {
@@ -231,7 +252,7 @@ impl Session<'_> {
             return Ok(());
         }
         let ended = async {
-            while let Ok(chunk) = self.reader.read(READ_MOST).await {
+            while let Ok(chunk) = reader.read(READ_MOST).await {
                 if chunk.ended {
                     break;
                 }

@@ -92,7 +92,7 @@ async fn rejected_rows_stop_the_pipeline_and_stay_in_mind() {
     assert_eq!(run.failed().await.code.id, "SF0007");
     // A new snapshot has the row.
     let run = Run::start(&sink).await;
-    run.mark(Mark::SnapshotBegin { table: Arc::clone(&table), lsn: 9 });
+    run.mark(Mark::SnapshotBegin { table: Arc::clone(&table), lsn: 9, replaces: None });
     let again: Vec<Change> = (1..=6).map(|id| Change { op: Op::Read, ..insert(9, id, id as i32, "again") }).collect();
     run.rows(batch(&table, &again));
     run.mark(Mark::SnapshotEnd { table, lsn: 9 });

@@ -170,7 +170,7 @@ async fn a_snapshot_attempt_is_replaced_as_a_whole() {
     let table = items();
     for (schema, soft) in [("HARD", false), ("SOFT", true)] {
         let sink = sink(&server, json!({ "schema": schema, "deletes": if soft { "soft" } else { "hard" } }));
-        let begin = |lsn| Mark::SnapshotBegin { table: Arc::clone(&table), lsn };
+        let begin = |lsn| Mark::SnapshotBegin { table: Arc::clone(&table), lsn, replaces: None };
         let end = |lsn| Mark::SnapshotEnd { table: Arc::clone(&table), lsn };
         // An attempt that does not end.
         server.faults(json!({ "commit_delay_ms": 200 })).await;

@@ -111,6 +111,8 @@ pub(super) struct Snapshot<'a> {
     pub name: &'a str,
     /// The rows' `commit_lsn`.
     pub lsn: u64,
+    /// Whether the tables' begin and end are said here.
+    pub marks: bool,
     pub workers: u16,
     pub range_bytes: u64,
     pub credits: &'a Credits,
@@ -170,7 +172,7 @@ impl Snapshot<'_> {
             workers.spawn(worker.run());
         }
         drop(events);
-        let mut feeder = Feeder::new(self.lsn, time, &planned, out, self.status);
+        let mut feeder = Feeder::new(self, time, &planned, out);
         feeder.begin()?;
         loop {
             tokio::select! {
@@ -273,6 +275,7 @@ struct Progress {
 /// The one task that sends: it gives rows their order.
 struct Feeder<'a> {
     lsn: u64,
+    marks: bool,
     time: i64,
     planned: &'a [Planned],
     progress: Vec<Progress>,
@@ -282,9 +285,9 @@ struct Feeder<'a> {
 }
 
 impl<'a> Feeder<'a> {
-    fn new(lsn: u64, time: i64, planned: &'a [Planned], out: &'a mut dyn ChunkSender, status: &'a SourceStatus) -> Self {
+    fn new(of: &Snapshot<'a>, time: i64, planned: &'a [Planned], out: &'a mut dyn ChunkSender) -> Self {
         let progress = planned.iter().map(|p| Progress { ordinal: 0, units_left: p.units, name: p.schema.full_name() });
-        Self { lsn, time, planned, progress: progress.collect(), rows: 0, out, status }
+        Self { lsn: of.lsn, marks: of.marks, time, planned, progress: progress.collect(), rows: 0, out, status: of.status }
     }
 
     fn send(&mut self, items: Vec<RawItem>, credit: u32) -> Result<(), CodedError> {
@@ -305,8 +308,12 @@ impl<'a> Feeder<'a> {
                 table.estimated_rows = planned.estimated_rows;
             });
         }
-        let begin =
-            |planned: &Planned| RawItem::Ready(Item::Mark(Mark::SnapshotBegin { table: Arc::clone(&planned.schema), lsn: self.lsn }));
+        if !self.marks {
+            return Ok(());
+        }
+        let begin = |planned: &Planned| {
+            RawItem::Ready(Item::Mark(Mark::SnapshotBegin { table: Arc::clone(&planned.schema), lsn: self.lsn, replaces: None }))
+        };
         self.send(self.planned.iter().map(begin).collect(), 0)?;
         let ends =
             (0..self.planned.len()).filter(|table| self.progress[*table].units_left == 0).map(|table| self.mark_end(table)).collect();
@@ -341,7 +348,7 @@ impl<'a> Feeder<'a> {
             }
             Event::UnitDone { .. } => {
                 self.progress[table].units_left -= 1;
-                if self.progress[table].units_left > 0 { Ok(()) } else { self.send(vec![self.mark_end(table)], 0) }
+                if self.progress[table].units_left > 0 || !self.marks { Ok(()) } else { self.send(vec![self.mark_end(table)], 0) }
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod driver;
 mod failures;
+mod join;
 mod keys;
 mod preflight;
 mod snapshot;

@@ -1,0 +1,93 @@
+//! Looks for tables that are new, or no longer there, while the source runs.
+//!
+//! ```text
+//! pg_publication_tables ──┐
+//! tables that could be    ├──> Surveyed ──> join: what is to be copied, what is gone
+//! in it, and are not  ────┘       └ those nobody took out are added to a publication of our own
+//! ```
+//! # Guarantees
+//! A table that was in the publication before and is not any more was taken out by somebody: it is not added again.
+//! Statements that wait for locks run on a connection of their own, so that the stream's look-ups do not.
+
+use super::catalog::{self, Published};
+use super::config::Settings;
+use super::connect::{Endpoint, classify};
+use super::setup::{self, Server};
+use crate::contract::{CodedError, Lsn};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio_postgres::Client;
+
+/// What a look found.
+#[derive(Debug)]
+pub(super) struct Surveyed {
+    /// The selected tables that are published.
+    pub published: Vec<Published>,
+    /// Selected tables that are not, and why they were not added: on a connection of its own, a definite answer.
+    pub left_out: Vec<(String, String)>,
+    /// Why they are left out, when they should have been added.
+    pub refused: Option<CodedError>,
+    /// Where the server's log ended after the look.
+    pub position: u64,
+}
+
+/// What a look works with.
+pub(super) struct Survey {
+    pub client: Arc<Client>,
+    pub endpoint: Endpoint,
+    pub settings: Settings,
+    pub standby: bool,
+    /// Object ids of the tables that are known, by `schema.table`.
+    pub known: BTreeMap<String, u32>,
+}
+
+/// Where the server's log ends, as far as a stream gives it.
+pub(super) async fn position(client: &Client) -> Result<u64, CodedError> {
+    let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text";
+    let doing = "asking where the server's log ends";
+    let row = client.query_one(sql, &[]).await.map_err(|e| classify(&e, doing))?;
+    let text: Option<String> = row.try_get(0).map_err(|e| classify(&e, doing))?;
+    Ok(text.and_then(|text| text.parse::<Lsn>().ok()).map_or(0, |lsn| lsn.0))
+}
+
+impl Survey {
+    /// Looks, and adds what is to be added.
+    pub(super) async fn look(self) -> Result<Surveyed, CodedError> {
+        let (settings, name) = (&self.settings, &self.settings.publication);
+        let failed = |e: tokio_postgres::Error| classify(&e, &format!("looking for new tables of publication \"{name}\""));
+        let mut published = catalog::published(&self.client, name).await.map_err(failed)?;
+        let mut absent = catalog::numbered_candidates(&self.client).await.map_err(failed)?;
+        absent.retain(|(_, schema, table)| {
+            settings.tables.matches(schema, table) && !published.iter().any(|p| p.schema == *schema && p.name == *table)
+        });
+        let mut refused = None;
+        if settings.own_publication && !self.standby {
+            // Those that are known were taken out.
+            absent.retain(|(id, schema, table)| self.known.get(&format!("{schema}.{table}")) != Some(id));
+            if !absent.is_empty() {
+                match self.add(&absent).await {
+                    Ok(()) => {
+                        absent.clear();
+                        published = catalog::published(&self.client, name).await.map_err(failed)?;
+                    }
+                    Err(error) => refused = Some(error),
+                }
+            }
+        }
+        published.retain(|t| settings.tables.matches(&t.schema, &t.name));
+        let position = position(&self.client).await?;
+        let left_out = absent.into_iter().map(|(_, schema, table)| (schema, table)).collect();
+        Ok(Surveyed { published, left_out, refused, position })
+    }
+
+    async fn add(&self, absent: &[(u32, String, String)]) -> Result<(), CodedError> {
+        let client = self.endpoint.query("new tables").await?;
+        let names: Vec<(String, String)> = absent.iter().map(|(_, schema, table)| (schema.clone(), table.clone())).collect();
+        setup::add(&client, &self.settings, &names).await
+    }
+}
+
+/// Whether a user may copy a table; says so where not.
+pub(super) fn readable(table: &Published, server: &Server) -> Result<(), CodedError> {
+    setup::check_readable(std::slice::from_ref(table), server)
+}
