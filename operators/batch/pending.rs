@@ -64,7 +64,8 @@ impl<C: Clone> Batcher<C> {
             Item::Rows(batch) => batch,
             Item::Mark(mark) => {
                 let table = Arc::clone(mark.table());
-                self.seal_where(|p| same_table(&p.table, &table), SealReason::Mark, out)?;
+                // Also of one that was dropped and made anew: what came of the old one comes first.
+                self.seal_where(|p| same_table(&p.table, &table) || same_name(&p.table, &table), SealReason::Mark, out)?;
                 out.push(Sealed { item: Item::Mark(mark), capability, reason: None });
                 return Ok(());
             }
@@ -161,7 +162,11 @@ impl<C: Clone> Batcher<C> {
 }
 
 fn same_table(a: &Arc<TableSchema>, b: &Arc<TableSchema>) -> bool {
-    Arc::ptr_eq(a, b) || (a.id == b.id && a.name == b.name && a.schema == b.schema && a.source == b.source)
+    Arc::ptr_eq(a, b) || (a.id == b.id && same_name(a, b))
+}
+
+fn same_name(a: &TableSchema, b: &TableSchema) -> bool {
+    a.name == b.name && a.schema == b.schema && a.source == b.source
 }
 
 /// Where the last row's transaction starts in the batch, if not at its start.
@@ -232,6 +237,11 @@ mod tests {
         batcher.push(rows(&a, &[5]), 50, start, &mut out).unwrap();
         assert_eq!(shape(&out), [("a".into(), vec![4], 40, Some(SealReason::Schema))]);
         out.clear();
+        let anew = Arc::new(TableSchema { id: 99, ..(*a).clone() });
+        batcher.push(Item::Mark(Mark::Schema { table: anew }), 55, start, &mut out).unwrap();
+        assert_eq!(shape(&out), [("a".into(), vec![5], 50, Some(SealReason::Mark)), ("a".into(), vec![], 55, None)]);
+        out.clear();
+        batcher.push(rows(&a, &[5]), 50, start, &mut out).unwrap();
         batcher.seal_all(SealReason::End, &mut out).unwrap();
         assert_eq!(shape(&out), [("a".into(), vec![5], 50, Some(SealReason::End))]);
         assert_eq!(batcher.deadline(), None);

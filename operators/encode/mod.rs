@@ -102,10 +102,22 @@ impl Encoder {
         pushed
     }
 
-    /// Finishes what is open of one table: the same source and relation id.
+    /// Finishes what is open of one table: the same source and relation id, or name.
     pub fn flush_table(&mut self, table: &TableSchema, out: &mut Vec<RowBatch>) {
         if let Some(mut open) = self.open.remove(&(Arc::clone(&table.source), table.id)) {
             out.extend(open.finish());
+        }
+        // One that was dropped and made anew: what came of the old one comes first.
+        let same =
+            |open: &OpenTable| (&open.table.source, &open.table.schema, &open.table.name) == (&table.source, &table.schema, &table.name);
+        if self.open.values().any(same) {
+            self.open.retain(|_, open| {
+                let kept = !same(open);
+                if !kept {
+                    out.extend(open.finish());
+                }
+                kept
+            });
         }
     }
 

@@ -107,7 +107,11 @@ mod tests {
             (&["public.order"], None, Err("did you mean `public.orders`? valid here: public.lines, public.orders, public.orders")),
             (&["public.lines", "x.y"], None, Err("valid here: public.lines, public.orders, public.orders")),
             (&["orders"], None, Err("")),
-            (&["*.*"], Some("d"), Err("the first run copies every table anyway; check the pipeline's name, and `state` in the pipeline file")),
+            (
+                &["*.*"],
+                Some("d"),
+                Err("the first run copies every table anyway; check the pipeline's name, and `state` in the pipeline file"),
+            ),
         ] {
             let got = ask(tables, source).map_err(|e| (e.code.id, e.hint.unwrap_or_default()));
             assert_eq!(got, expected.map(str::to_owned).map_err(|hint| ("RUN0012", hint.to_owned())), "{tables:?}");

@@ -1,11 +1,12 @@
 //! `etl-stream resync`: has tables of a pipeline copied anew, by the process that runs it or by its next run.
 
 use super::{Shell, validate};
+use crate::Kind;
 use crate::checkpoint::{Requested, Resync, SqliteState};
 use crate::exit::{Failure, verdict};
 use crate::server::client;
 use clap::Args;
-use etl_stream_operators::contract::Kind;
+use etl_stream_operators::contract::{MemoryState, StateStore};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -37,8 +38,10 @@ impl ResyncArgs {
             Some(found) => (found, "the pipeline, which is running, copies them anew"),
             None => {
                 let sources = graph.nodes.iter().filter(|node| node.kind == Kind::Source).map(|node| &*node.name);
-                let state = SqliteState::open(&graph.state)?;
-                (resync.request(&state, sources)?.into_iter().collect::<Vec<_>>(), "the next run copies them anew")
+                // Nothing was read yet where there is no state, and none is made for that.
+                let state: Box<dyn StateStore> =
+                    if graph.state.exists() { Box::new(SqliteState::open(&graph.state)?) } else { Box::new(MemoryState::default()) };
+                (resync.request(&*state, sources)?.into_iter().collect::<Vec<_>>(), "the next run copies them anew")
             }
         };
         for Requested { source, table } in &found {

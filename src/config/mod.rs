@@ -24,7 +24,7 @@ mod report;
 mod scalar;
 mod schema;
 mod settings;
-mod suggest;
+pub(crate) mod suggest;
 
 #[cfg(test)]
 #[expect(dead_code, reason = "settings of tests are read, not used")]

@@ -40,6 +40,7 @@ impl Page {
             gauge!("etl_stream_source_lag_bytes", &labels).set(source.lag_bytes() as f64);
             gauge!("etl_stream_source_confirmed_flush_lsn", &labels).set(source.confirmed_lsn.load(Ordering::Relaxed) as f64);
             gauge!("etl_stream_source_streaming", &labels).set(f64::from(u8::from(source.phase().0 == Phase::Streaming)));
+            gauge!("etl_stream_source_joining_tables", &labels).set(source.joining.load(Ordering::Relaxed) as f64);
             let rows: u64 = source.tables().values().map(|table| table.snapshot_rows).sum();
             counter!("etl_stream_snapshot_rows_total", &labels).absolute(rows);
         }

@@ -115,12 +115,17 @@ pub(crate) fn history(folder: &Path, table: &str) -> Vec<(String, Value)> {
     lines.map(|line| serde_json::from_str::<Value>(&line).unwrap()).map(|row| (row["_seq"].as_str().unwrap().to_owned(), row)).collect()
 }
 
-/// The rows that a table's history leaves, by key. Panics when a token comes twice or out of order.
+/// The rows that a table's history leaves, by key. A snapshot starts the table anew. Panics when a token comes twice or out of order.
 pub(crate) fn fold(folder: &Path, table: &str, key: &[&str]) -> BTreeMap<String, Value> {
     let mut rows: BTreeMap<String, Value> = BTreeMap::new();
     let mut last = String::new();
+    let mut snapshot = String::new();
     for (token, mut row) in history(folder, table) {
         assert!(token > last, "{table}: token {token} after {last}");
+        if row["_op"] == "r" && snapshot != token[..16] {
+            token[..16].clone_into(&mut snapshot);
+            rows.clear();
+        }
         last = token;
         let id = key.iter().map(|column| row[*column].to_string()).collect::<Vec<_>>().join("/");
         let op = row["_op"].as_str().unwrap().to_owned();

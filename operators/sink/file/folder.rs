@@ -183,9 +183,8 @@ impl TableFolder {
             return Ok(());
         }
         // A file begins where its snapshot does: the mark sealed what came before.
-        let unfinished = |first: &Token| {
-            Some(first.commit_lsn) == before || replaces.is_some_and(|attempt| (attempt..lsn).contains(&first.commit_lsn))
-        };
+        let unfinished =
+            |first: &Token| Some(first.commit_lsn) == before || replaces.is_some_and(|attempt| (attempt..lsn).contains(&first.commit_lsn));
         let (removed, files): (Vec<_>, Vec<_>) = self.files()?.into_iter().partition(|(_, first, _)| unfinished(first));
         for (name, ..) in &removed {
             self.remove(name)?;

@@ -79,9 +79,9 @@ impl Run {
         progress.stage = Stage::Snapshot;
         info!(slot = self.settings.slot, lsn = %Lsn(made.consistent), tables = tables.len(), "created the replication slot");
         self.documents().store(&progress, &BTreeMap::new())?;
-        let documents = tables.iter().map(|table| {
-            (table.full_name(), TableProgress::streaming(table.id, Some(table.membership), initial.then_some(lsn)))
-        });
+        let documents = tables
+            .iter()
+            .map(|table| (table.full_name(), TableProgress::streaming(table.id, Some(table.membership), initial.then_some(lsn))));
         let documents = documents.collect();
         let mut upper = Ts::default();
         if let Some(name) = made.snapshot.filter(|_| initial) {

@@ -118,6 +118,8 @@ pub(super) struct Joins {
     delay: Duration,
     /// Tables whose copy cannot work for now.
     aside: BTreeMap<String, Instant>,
+    /// No table is added to the publication before.
+    add_at: Instant,
     /// What the user was told of.
     told: BTreeSet<String>,
 }
@@ -135,6 +137,7 @@ impl Joins {
             retry_at: now,
             delay: RETRY.0,
             aside: BTreeMap::new(),
+            add_at: now,
             told: BTreeSet::new(),
         }
     }
@@ -279,6 +282,7 @@ impl Session<'_> {
             endpoint: self.run.endpoint()?,
             settings: self.run.settings.clone(),
             standby: self.server.standby,
+            may_add: self.joins.add_at <= now,
             known: self.known.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
         };
         self.joins.surveying = Some(Box::pin(survey.look()));
@@ -509,6 +513,9 @@ impl Session<'_> {
     }
 
     fn say_left_out(&mut self, found: &Surveyed) {
+        if found.refused.is_some() {
+            self.joins.add_at = Instant::now() + RETRY.1;
+        }
         let fresh: Vec<(String, String)> =
             found.left_out.iter().filter(|(schema, name)| self.joins.told.insert(format!("{schema}.{name}"))).cloned().collect();
         if fresh.is_empty() {

@@ -259,11 +259,7 @@ impl Side {
 }
 
 /// Reads, unless a task ends by an error.
-async fn read(
-    reader: &mut ReplicationReader,
-    want: usize,
-    tasks: &mut JoinSet<Result<(), CodedError>>,
-) -> Result<ReadChunk, CodedError> {
+async fn read(reader: &mut ReplicationReader, want: usize, tasks: &mut JoinSet<Result<(), CodedError>>) -> Result<ReadChunk, CodedError> {
     loop {
         tokio::select! {
             Some(ended) = tasks.join_next() => match ended {

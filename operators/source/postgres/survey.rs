@@ -23,7 +23,7 @@ use tokio_postgres::Client;
 pub(super) struct Surveyed {
     /// The selected tables that are published.
     pub published: Vec<Published>,
-    /// Selected tables that are not, and why they were not added: on a connection of its own, a definite answer.
+    /// Selected tables that are not.
     pub left_out: Vec<(String, String)>,
     /// Why they are left out, when they should have been added.
     pub refused: Option<CodedError>,
@@ -37,6 +37,8 @@ pub(super) struct Survey {
     pub endpoint: Endpoint,
     pub settings: Settings,
     pub standby: bool,
+    /// Whether tables may be added to the publication now: not when that was refused a moment ago.
+    pub may_add: bool,
     /// Object ids of the tables that are known, by `schema.table`.
     pub known: BTreeMap<String, u32>,
 }
@@ -64,14 +66,9 @@ impl Survey {
         if settings.own_publication && !self.standby {
             // Those that are known were taken out.
             absent.retain(|(id, schema, table)| self.known.get(&format!("{schema}.{table}")) != Some(id));
-            if !absent.is_empty() {
-                match self.add(&absent).await {
-                    Ok(()) => {
-                        absent.clear();
-                        published = catalog::published(&self.client, name).await.map_err(failed)?;
-                    }
-                    Err(error) => refused = Some(error),
-                }
+            if !absent.is_empty() && self.may_add {
+                refused = self.add(&mut absent).await.err();
+                published = catalog::published(&self.client, name).await.map_err(failed)?;
             }
         }
         published.retain(|t| settings.tables.matches(&t.schema, &t.name));
@@ -80,10 +77,24 @@ impl Survey {
         Ok(Surveyed { published, left_out, refused, position })
     }
 
-    async fn add(&self, absent: &[(u32, String, String)]) -> Result<(), CodedError> {
+    /// Adds tables, one by one where not all can be. Leaves those that were not in `absent`, and says why of the last.
+    async fn add(&self, absent: &mut Vec<(u32, String, String)>) -> Result<(), CodedError> {
         let client = self.endpoint.query("new tables").await?;
         let names: Vec<(String, String)> = absent.iter().map(|(_, schema, table)| (schema.clone(), table.clone())).collect();
-        setup::add(&client, &self.settings, &names).await
+        let mut result = setup::add(&client, &self.settings, &names).await;
+        if result.is_ok() {
+            absent.clear();
+        } else if names.len() > 1 {
+            let mut left = Vec::new();
+            for (table, name) in absent.drain(..).zip(names) {
+                if let Err(error) = setup::add(&client, &self.settings, &[name]).await {
+                    result = Err(error);
+                    left.push(table);
+                }
+            }
+            *absent = left;
+        }
+        result
     }
 }
 

@@ -42,6 +42,10 @@ pub(super) struct Replica {
     pub schemas: BTreeMap<String, TableSchema>,
     /// Every token by table.
     pub tokens: BTreeMap<String, Vec<Token>>,
+    /// What an earlier run left, by table: what comes again is dropped, as sinks do.
+    left: BTreeMap<String, Token>,
+    /// The first token of this run, by table.
+    pub first: BTreeMap<String, Token>,
     /// Tables between a snapshot's begin and its end: their rows' tokens say nothing of their time.
     joining: BTreeSet<String>,
     /// What each snapshot that began replaces, in order.
@@ -88,6 +92,10 @@ impl Replica {
         self.rows += 1;
         let name = raw.table.full_name();
         let token = Token::new(raw.commits[row.commit as usize].lsn, row.ordinal);
+        self.first.entry(name.clone()).or_insert(token);
+        if self.left.get(&name).is_some_and(|left| token <= *left) {
+            return;
+        }
         let tokens = self.tokens.entry(name.clone()).or_default();
         assert!(tokens.last().is_none_or(|last| *last < token), "{name}: {token} came after {:?}", tokens.last());
         tokens.push(token);
@@ -258,6 +266,13 @@ impl Setup {
     }
 
     pub(super) fn start(&self) -> Driver {
+        self.start_after(Replica::default())
+    }
+
+    /// Starts with what an earlier run left.
+    pub(super) fn start_after(&self, before: Replica) -> Driver {
+        let left = before.tokens.iter().filter_map(|(name, tokens)| Some((name.clone(), *tokens.last()?))).collect();
+        let replica = Replica { tables: before.tables, tokens: before.tokens, left, ..Replica::default() };
         let config: PostgresConfig = serde_json::from_value(self.config.clone()).unwrap();
         let cx = BuildContext { pipeline: "test".into(), node: "shop".into(), folder: Path::new("/").into() };
         let mut source = config.source(&cx).unwrap();
@@ -266,7 +281,7 @@ impl Setup {
         let (durable, durable_end) = watch::channel(Durable { upper: Ts::default(), finished: false });
         let (stop, stop_end) = watch::channel(false);
         let credits = Credits::new(self.credit, Arc::new(Semaphore::new(1 << 30)));
-        let shared = Arc::new(Shared { replica: Mutex::default(), durable, credits: credits.clone(), auto: AtomicBool::new(self.auto) });
+        let shared = Arc::new(Shared { replica: Mutex::new(replica), durable, credits: credits.clone(), auto: AtomicBool::new(self.auto) });
         let status = Arc::new(SourceStatus::default());
         let cx = SourceContext {
             pipeline: "test".into(),
@@ -331,9 +346,10 @@ impl Driver {
     }
 
     /// Ends it as a crash would.
-    pub(super) async fn crash(self) {
+    pub(super) async fn crash(self) -> Replica {
         self.run.abort();
         let _ = self.run.await;
+        std::mem::take(&mut *self.shared.replica.lock().unwrap())
     }
 
     /// Waits for it to fail.

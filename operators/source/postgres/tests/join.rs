@@ -57,7 +57,9 @@ async fn a_new_table_joins_while_it_and_another_are_written() {
     let source = setup.start();
     source.until("copied", |replica| replica.log.contains(&"end public.t".to_owned())).await;
     client
-        .batch_execute("CREATE TABLE n (id int PRIMARY KEY, note text); INSERT INTO n SELECT i, repeat('x', 100) FROM generate_series(0, 19999) i")
+        .batch_execute(
+            "CREATE TABLE n (id int PRIMARY KEY, note text); INSERT INTO n SELECT i, repeat('x', 100) FROM generate_series(0, 19999) i",
+        )
         .await
         .unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -70,19 +72,21 @@ async fn a_new_table_joins_while_it_and_another_are_written() {
     source.until("changes after the hand-over", |replica| replica.rows > there + 500).await;
     // crashed with the writers going on: the stream gives no change that the copy had
     source.hold();
-    source.crash().await;
+    let before = source.crash().await;
     let from = document(&setup, "public.n")["from_lsn"].as_u64().unwrap();
-    let again = setup.start();
-    again.until("changes of the second run", |replica| replica.tokens.get("public.n").is_some_and(|tokens| tokens.len() > 100)).await;
+    let again = setup.start_after(before);
+    again.until("changes of the second run", |replica| replica.rows > 1000).await;
     stop.store(true, Ordering::Release);
     for writer in writers {
         writer.await.unwrap();
     }
-    again.replica(|replica| {
-        assert!(replica.tokens["public.n"].iter().all(|token| token.commit_lsn >= from));
-        assert!(replica.replaced.is_empty(), "nothing is copied again");
-    });
-    again.crash().await;
+    again.caught_up(&client).await;
+    let replica = again.stop().await;
+    assert!(replica.first["public.n"].commit_lsn >= from);
+    assert!(replica.replaced.is_empty(), "nothing is copied again");
+    for (name, sql) in [("public.t", "t"), ("public.n", "n")] {
+        assert_eq!(replica.tables[name], rows(&client, sql, &["id", "note"]).await, "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,7 +163,7 @@ async fn others_flow_while_a_copy_waits_and_a_copy_leaves_them_credit() {
     assert_ne!(document(&setup, "public.n")["stage"], "streaming");
     // dies in the middle of it: starts again from nothing, and says what is to be removed
     let first = source.replica(|replica| replica.tokens["public.n"][0].commit_lsn);
-    source.crash().await;
+    drop(source.crash().await);
     client.batch_execute("UPDATE n SET filler = 'changed' WHERE id % 100 = 0").await.unwrap();
     setup.credit = PLENTY;
     let source = setup.start();
@@ -175,11 +179,17 @@ async fn others_flow_while_a_copy_waits_and_a_copy_leaves_them_credit() {
 async fn tables_that_leave_and_come_back_are_copied_anew() {
     let server = Postgres::start();
     let client = server.database("shop").await;
-    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE n (id int PRIMARY KEY); INSERT INTO n VALUES (1)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE n (id int PRIMARY KEY); INSERT INTO n VALUES (1)")
+        .await
+        .unwrap();
     let setup = quick(&server, json!({}));
     let source = setup.start();
     source.until("copied", |replica| replica.log.contains(&"end public.n".to_owned())).await;
-    client.batch_execute("INSERT INTO n VALUES (2); ALTER PUBLICATION etl_stream_test_shop DROP TABLE n; INSERT INTO n VALUES (3)").await.unwrap();
+    client
+        .batch_execute("INSERT INTO n VALUES (2); ALTER PUBLICATION etl_stream_test_shop DROP TABLE n; INSERT INTO n VALUES (3)")
+        .await
+        .unwrap();
     until("it is noted", || async { document(&setup, "public.n")["stage"] == "removed" }).await;
     source.caught_up(&client).await;
     assert_eq!(source.status.tables()["public.n"].phase, Phase::Removed);

@@ -96,7 +96,7 @@ async fn an_unfinished_snapshot_starts_anew_and_a_finished_one_is_not_repeated()
     let source = setup.start();
     source.until("the first copy", |replica| replica.log.contains(&"end public.t".to_owned())).await;
     let first = source.replica(|replica| replica.tokens["public.t"][0].commit_lsn);
-    source.crash().await;
+    drop(source.crash().await);
     client.batch_execute("INSERT INTO t VALUES (101)").await.unwrap();
     // everything was sent, nothing was durable: the snapshot does not count
     let source = setup.start();

@@ -98,7 +98,7 @@ async fn stop_confirms_and_a_restart_goes_on() {
     setup.auto = false;
     let source = setup.start();
     source.until("the third row", |replica| replica.rows == 1).await;
-    source.crash().await;
+    drop(source.crash().await);
     setup.auto = true;
     let source = setup.start();
     client.batch_execute("INSERT INTO t VALUES (4)").await.unwrap();
