@@ -30,10 +30,7 @@ impl ResyncArgs {
         let Some(graph) = loaded.graph else { return Ok(()) };
         let resync = Resync { pipeline: graph.pipeline.to_string(), tables: self.tables, source: self.source };
         // A running pipeline has its state to itself.
-        let running = match graph.server.and_then(|server| client::resync(server.listen, &resync)) {
-            Some(answer) => Some(answer?),
-            None => None,
-        };
+        let running = graph.server.and_then(|server| client::resync(server.listen, &resync)).transpose()?;
         let (found, who) = match running {
             Some(found) => (found, "the pipeline, which is running, copies them anew"),
             None => {

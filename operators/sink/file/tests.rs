@@ -78,7 +78,11 @@ fn tokens(rows: &[&RowBatch]) -> Vec<Token> {
 }
 
 fn begin(lsn: u64) -> Item {
-    Item::Mark(Mark::SnapshotBegin { table: table("public", "t"), lsn, replaces: None })
+    begin_after(lsn, None)
+}
+
+fn begin_after(lsn: u64, replaces: Option<u64>) -> Item {
+    Item::Mark(Mark::SnapshotBegin { table: table("public", "t"), lsn, replaces })
 }
 
 fn end(lsn: u64) -> Item {
@@ -101,6 +105,26 @@ fn each_row_once_whatever_step_crashes() {
         if finished && crash > 20 {
             break;
         }
+    }
+}
+
+#[test]
+fn changes_that_came_with_an_attempt_go_with_it() {
+    let rows = |lsn, count| batch("public", "t", lsn, 0..count);
+    let first = [vec![begin(10)], cut(&rows(10, 7), 3), cut(&rows(12, 3), 2), vec![end(10)], cut(&rows(14, 2), 1)].concat();
+    let second = [vec![begin_after(20, Some(10))], cut(&rows(20, 5), 2), cut(&rows(22, 2), 1), vec![end(20)]].concat();
+    let mut crash = 0;
+    loop {
+        let root = tempfile::tempdir().expect("a folder");
+        run(root.path(), &cut(&rows(5, 2), 2), None);
+        run(root.path(), &first, if crash % 3 == 0 { None } else { Some(crash) });
+        let finished = run(root.path(), &second, Some(crash)) == second.len();
+        run(root.path(), &[vec![begin_after(30, Some(10))], cut(&rows(30, 4), 2), vec![end(30)], cut(&rows(31, 1), 1)].concat(), None);
+        assert_eq!(read(root.path()), tokens(&[&rows(5, 2), &rows(30, 4), &rows(31, 1)]), "after a crash at step {crash}");
+        if finished {
+            break;
+        }
+        crash += 1;
     }
 }
 

@@ -304,7 +304,9 @@ pub(super) async fn publication(
         }
     }
     tables.retain(|t| settings.tables.matches(&t.schema, &t.name));
-    if tables.is_empty() {
+    // One that was dropped and made anew will be added.
+    let will_be = settings.own_publication && !may_add && !absent.is_empty();
+    if tables.is_empty() && !will_be {
         return Err(no_table(settings, server));
     }
     for table in tables.iter().filter(|t| t.identity == b'n') {

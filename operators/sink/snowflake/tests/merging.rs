@@ -170,7 +170,8 @@ async fn a_snapshot_attempt_is_replaced_as_a_whole() {
     let table = items();
     for (schema, soft) in [("HARD", false), ("SOFT", true)] {
         let sink = sink(&server, json!({ "schema": schema, "deletes": if soft { "soft" } else { "hard" } }));
-        let begin = |lsn| Mark::SnapshotBegin { table: Arc::clone(&table), lsn, replaces: None };
+        let begin_after = |lsn, replaces| Mark::SnapshotBegin { table: Arc::clone(&table), lsn, replaces };
+        let begin = |lsn| begin_after(lsn, None);
         let end = |lsn| Mark::SnapshotEnd { table: Arc::clone(&table), lsn };
         // An attempt that does not end.
         server.faults(json!({ "commit_delay_ms": 200 })).await;
@@ -211,6 +212,37 @@ async fn a_snapshot_attempt_is_replaced_as_a_whole() {
         assert_eq!(live, [5, 6, 7]);
         assert_eq!(now.len(), if soft { 30 } else { 3 });
         assert_eq!(now.get(&0).map(|row| (row.deleted, row.a.as_deref())), soft.then_some((true, Some("at 20"))));
+        // One beside the stream: changes come with it, time is the stream's, and until its end nobody sees any of it.
+        let changed = |lsn, id| Change { op: Op::Update, ..insert(lsn, 0, id, "changed") };
+        let run = Run::start(&sink).await;
+        run.mark(begin(40));
+        run.rows(batch(&table, &read(40, 0..4)));
+        run.upper(50);
+        run.rows(batch(&table, &[changed(43, 1), changed(47, 2)]));
+        run.upper(60);
+        run.finish().await.unwrap();
+        assert_eq!(target(&server, schema, soft).await.iter().filter(|(_, row)| !row.deleted).count(), 3);
+        // It was complete here, and its source did not note that: all of it goes, and what followed.
+        let run = Run::start(&sink).await;
+        run.mark(begin_after(62, Some(40)));
+        run.rows(batch(&table, &read(62, 0..9)));
+        run.mark(end(62));
+        run.rows(batch(&table, &[changed(64, 3)]));
+        run.upper(64);
+        run.finish().await.unwrap();
+        let run = Run::start(&sink).await;
+        run.mark(begin_after(70, Some(40)));
+        run.rows(batch(&table, &read(70, 0..3)));
+        run.rows(batch(&table, &[changed(75, 1)]));
+        run.upper(73);
+        run.mark(end(70));
+        run.upper(75);
+        run.finish().await.unwrap();
+        let landed = format!("SELECT COUNT(*) FROM RAW.{schema}.\"ITEMS__CHANGES\" WHERE \"_SEQ\" >= '{:016x}/0'", 40);
+        assert_eq!(rows(&server, &landed).await, ["4"]);
+        let now = target(&server, schema, soft).await;
+        let live: Vec<_> = now.iter().filter(|(_, row)| !row.deleted).map(|(id, row)| (*id, row.a.clone().unwrap())).collect();
+        assert_eq!(live, [(0, "at 70".to_owned()), (1, "changed".to_owned()), (2, "at 70".to_owned())]);
         // One from before: another cluster.
         let run = Run::start(&sink).await;
         run.mark(begin(25));
