@@ -23,20 +23,25 @@ pub(crate) type Lines = Vec<String>;
 
 /// The lines of the rows that are there in the end, whose keys are told apart by `key`.
 #[derive(Default)]
-pub(crate) struct Arrived(BTreeMap<String, Lines>);
+pub(crate) struct Arrived {
+    rows: BTreeMap<String, Lines>,
+    /// The row that was deleted last: a row of a changed key goes on with values that were not sent.
+    deleted: Lines,
+}
 
 impl Arrived {
-    fn add(&mut self, op: &str, key: String, line: String) {
+    fn add(&mut self, op: &str, key: String, line: String, goes_on: bool) {
         if op == "d" {
-            assert!(self.0.remove(&key).is_some(), "a delete finds its row {key}");
-        } else {
-            self.0.entry(key).or_default().push(line);
+            self.deleted = self.rows.remove(&key).unwrap_or_else(|| panic!("a delete finds its row {key}"));
+            return;
         }
+        let before = if op == "i" && goes_on { std::mem::take(&mut self.deleted) } else { Lines::new() };
+        self.rows.entry(key).or_insert(before).push(line);
     }
 
     /// The rows.
     pub(crate) fn rows(self) -> impl Iterator<Item = Lines> {
-        self.0.into_values()
+        self.rows.into_values()
     }
 }
 
@@ -56,7 +61,7 @@ pub(crate) fn ndjson(folder: &Path, key: &str) -> Arrived {
             let row: Value = serde_json::from_str(line).unwrap();
             // with the exact text a key is told from one whose JSON says less
             let id = format!("{} {}", row[key], row["_etl_exact"][key]);
-            arrived.add(row["_op"].as_str().unwrap(), id, line.to_owned());
+            arrived.add(row["_op"].as_str().unwrap(), id, line.to_owned(), row["_unchanged"].is_array());
         }
     }
     arrived
@@ -130,7 +135,7 @@ pub(crate) fn parquet(folder: &Path, key: &str, documents: &[String]) -> (Arrive
                     }
                 }
                 let id = format!("{} {:?}", json(&named(key), row, false), texts.get(key));
-                arrived.add(ops.as_string::<i32>().value(row), id, format!("{{{}}}", members.join(",")));
+                arrived.add(ops.as_string::<i32>().value(row), id, format!("{{{}}}", members.join(",")), !left_out.is_empty());
             }
         }
     }

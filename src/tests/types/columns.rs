@@ -92,6 +92,8 @@ pub(crate) async fn columns(client: &Client) -> Vec<Column> {
         if *ty == "interval" && client.batch_execute("SELECT 'infinity'::interval").await.is_ok() {
             values.extend(["infinity", "-infinity"]);
         }
+        // the one base type whose arrays have another delimiter than a comma
+        let array = if *ty == "box" { "box[]" } else { "array" };
         let document = matches!(*ty, "json" | "jsonb");
         let (one, many) = if document { (Compare::Document, Compare::Documents) } else { (Compare::Text, Compare::Text) };
         let scalars: Vec<String> = values.iter().map(|v| literal(v)).collect();
@@ -100,7 +102,7 @@ pub(crate) async fn columns(client: &Client) -> Vec<Column> {
             all.push(Column { name: format!("c{}", all.len()), ty: declared, documented, values: values.to_vec(), compare });
         };
         add((*ty).into(), (*ty).into(), &scalars, one);
-        add(format!("{ty}[]"), "array".into(), &arrays, many);
+        add(format!("{ty}[]"), array.into(), &arrays, many);
         if plain {
             let at = attributes.len();
             client
@@ -108,8 +110,8 @@ pub(crate) async fn columns(client: &Client) -> Vec<Column> {
                 .await
                 .unwrap();
             add(format!("dd{at}"), (*ty).into(), &scalars, one);
-            add(format!("d{at}[]"), "array".into(), &arrays, many);
-            add(format!("da{at}"), "array".into(), &arrays, many);
+            add(format!("d{at}[]"), array.into(), &arrays, many);
+            add(format!("da{at}"), array.into(), &arrays, many);
             attributes.push(format!("\"a {at}\" {ty}, \"b{at}\" {ty}[]"));
             for (at, fields) in fields.iter_mut().enumerate() {
                 let value = |values: &[String]| values.get(at * 2 + 1).map_or("NULL".into(), Clone::clone);

@@ -252,7 +252,7 @@ pub(crate) const BASES: &[Case] = &[
     ("regtype", &["integer", "timestamp with time zone", "\"char\"", "\"Odd schéma\".mood"]),
     ("regproc", &["now", "0"]),
     ("regprocedure", &["lower(text)", "0"]),
-    ("regoper", &["0", "!~~"]),
+    ("regoper", &["0", "|/"]),
     ("regoperator", &["+(integer,integer)", "0"]),
     ("regrole", &["postgres", "0"]),
     ("regnamespace", &["pg_catalog", "\"Odd schéma\""]),
@@ -278,6 +278,10 @@ pub(crate) const BASES: &[Case] = &[
     ("tsmultirange", &["{[\"2024-01-01 00:00:00\",\"2024-01-02 00:00:00\")}"]),
     ("tstzmultirange", &["{[\"2024-01-01 00:00:00+05:30\",\"2024-01-02 00:00:00+00\")}"]),
 ];
+
+/// Not the greatest: PostgreSQL 17 refuses to round those.
+const ROUNDED: &[&str] =
+    &["0", "1 year 2 mons -3 days 04:05:06.789", "-1 mons +1 day -00:00:00.000001", "-178000000 years", "100:59:59.5", "-13 mons"];
 
 /// Types with modifiers.
 pub(crate) const MODIFIED: &[Case] = &[
@@ -306,22 +310,22 @@ pub(crate) const MODIFIED: &[Case] = &[
     ("timestamp(6)", TIMESTAMPS),
     ("timestamp(0) with time zone", TIMESTAMPTZS),
     ("timestamp(3) with time zone", TIMESTAMPTZS),
-    ("interval(0)", INTERVALS),
-    ("interval(3)", INTERVALS),
-    ("interval year", INTERVALS),
-    ("interval month", INTERVALS),
-    ("interval day", INTERVALS),
-    ("interval hour", INTERVALS),
-    ("interval minute", INTERVALS),
-    ("interval second", INTERVALS),
-    ("interval year to month", INTERVALS),
-    ("interval day to hour", INTERVALS),
-    ("interval day to minute", INTERVALS),
-    ("interval day to second(2)", INTERVALS),
-    ("interval hour to minute", INTERVALS),
-    ("interval hour to second", INTERVALS),
-    ("interval minute to second", INTERVALS),
-    ("interval second(3)", INTERVALS),
+    ("interval(0)", ROUNDED),
+    ("interval(3)", ROUNDED),
+    ("interval year", ROUNDED),
+    ("interval month", ROUNDED),
+    ("interval day", ROUNDED),
+    ("interval hour", ROUNDED),
+    ("interval minute", ROUNDED),
+    ("interval second", ROUNDED),
+    ("interval year to month", ROUNDED),
+    ("interval day to hour", ROUNDED),
+    ("interval day to minute", ROUNDED),
+    ("interval day to second(2)", ROUNDED),
+    ("interval hour to minute", ROUNDED),
+    ("interval hour to second", ROUNDED),
+    ("interval minute to second", ROUNDED),
+    ("interval second(3)", ROUNDED),
 ];
 
 /// Types that `SETUP` or an extension makes.
@@ -330,7 +334,7 @@ pub(crate) const MADE: &[Case] = &[
     ("hstore", &["", "a=>1, b=>NULL", "\"it's\"=>\"\\\"x\\\"\", \"é\"=>\"\""]),
     ("citext", &["", "AbC", "😀"]),
     ("ltree", &["", "Top.Science.Astronomy"]),
-    ("lquery", &["*.a{1,2}|b"]),
+    ("lquery", &["*.a|b.*{1,2}"]),
     ("cube", &["(1, 2),(3, 4)", "(0)"]),
     ("isbn", &["978-0-393-04002-9"]),
 ];
