@@ -180,7 +180,7 @@ async fn keys_of_every_type() {
     let mut found = Vec::new();
     for (at, ty, _) in &tables {
         let table = format!("k{at}");
-        let columns = ["k".into(), "n".into(), "big".into()];
+        let columns = ["k", "n", "big"].map(str::to_owned);
         let folder = format!("public.{table}");
         let lines = arrived::ndjson(&project.path().join("lines").join(&folder), "k").rows().collect::<Vec<_>>();
         let documents = if ty.ends_with("[]") || *ty == "jsonb" { vec!["k".to_owned()] } else { Vec::new() };
