@@ -11,6 +11,8 @@
 mod batch;
 mod cells;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod item;
 mod node;
 mod position;

@@ -93,7 +93,7 @@ impl Refusal {
     /// {"error_code":"ERR_…","message":"…"}            streaming; also {"code":"ERR_…",…}
     /// "ERR_GENERAL_EXCEPTION_RETRY_REQUEST"           streaming, a bare string
     /// ```
-    fn answered(status: u16, body: &[u8]) -> Self {
+    pub(super) fn answered(status: u16, body: &[u8]) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut code = text("code");
