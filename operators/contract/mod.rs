@@ -14,6 +14,8 @@ pub(crate) mod calendar;
 mod cells;
 mod error;
 pub(crate) mod float;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod item;
 mod node;
 mod position;

@@ -43,6 +43,10 @@ impl Element {
             ColumnType::Bool => out.extend_from_slice(truth(boolean::boolean(text, true))?),
             ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8 => {
                 integer::parse(text).ok_or(Malformed::Form)?;
+                // JSON has neither leading zeros nor a plus, and PostgreSQL writes none
+                if matches!(text, [b'+', ..] | [b'0', _, ..] | [b'-', b'0', _, ..]) {
+                    return Err(Malformed::Form);
+                }
                 number(text, out);
             }
             ColumnType::Float4 | ColumnType::Float8 => float::text_to_json(text, out)?,

@@ -26,7 +26,9 @@ macro_rules! float {
 
             #[inline]
             fn binary(&self, bytes: &[u8]) -> Read<$native> {
-                Read::or_malformed(bytes.try_into().ok().map(<$native>::from_be_bytes))
+                // NaN has many bit patterns and one text
+                let canonical = |value: $native| if value.is_nan() { <$native>::NAN } else { value };
+                Read::or_malformed(bytes.try_into().ok().map(<$native>::from_be_bytes).map(canonical))
             }
         }
     };

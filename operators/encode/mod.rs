@@ -27,6 +27,8 @@ mod element;
 mod error;
 mod fixed;
 mod float;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod integer;
 mod interval;
 mod json;

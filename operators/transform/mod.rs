@@ -13,6 +13,8 @@ mod array_text;
 mod cast;
 mod decimal;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod mask;
 mod parse;
 mod predicate;

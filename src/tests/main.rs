@@ -1,6 +1,7 @@
 //! The real binary against real servers.
 
 mod bad_input;
+mod earlier_defects;
 mod examples;
 mod harness;
 mod pipelines;
