@@ -38,6 +38,8 @@ mod confirm;
 pub(crate) mod connect;
 mod credit;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod join;
 mod quote;
 mod report;
