@@ -85,6 +85,7 @@ fn batches_end_where_schema_order_or_size_says() {
     let second = Arc::new(wider);
     let mut other = (*first).clone();
     other.id += 1;
+    other.name = "lines".into();
     let other = Arc::new(other);
     let rows = |table: &Arc<TableSchema>, lsn: u64, ids: &[&str]| {
         let mut messages: Vec<Vec<u8>> = ids.iter().map(|id| insert(id)).collect();

@@ -224,6 +224,7 @@ async fn tables_that_are_new_between_two_runs_join_and_without_snapshots_only_st
     let (source, changes) = (setup.start(), never.start());
     source.until("copied", |replica| replica.log.contains(&"end public.t".to_owned())).await;
     changes.until("started", |replica| replica.upper.lsn > 0).await;
+    until("the snapshot is noted", || async { document(&setup, "public.t")["stage"] == "streaming" }).await;
     source.stop().await;
     client
         .batch_execute("CREATE TABLE n (id int PRIMARY KEY); INSERT INTO n VALUES (1); CREATE TABLE secret (id int PRIMARY KEY); INSERT INTO n VALUES (2)")
