@@ -4,6 +4,7 @@ mod bad_input;
 mod examples;
 mod harness;
 mod pipelines;
+mod schema_changes;
 mod snowflake;
 mod snowflake_refusals;
 mod warehouse;

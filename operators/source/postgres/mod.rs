@@ -20,7 +20,7 @@
 //! credit; status goes out regardless, so that a stalled sink does not cost the connection.
 //!
 //! # Files
-//! `connect` reaches the server; `setup` checks it; `catalog` and `types` describe tables; `snapshot` and
+//! `connect` reaches the server; `setup` checks it; `catalog`, `numbers` and `types` describe tables; `snapshot` and
 //! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `confirm` and `report` answer the
 //! server; `state` survives restarts; `begin` is the first start, `run` holds it together.
 
@@ -34,6 +34,7 @@ mod confirm;
 pub(crate) mod connect;
 mod credit;
 mod frame;
+mod numbers;
 mod quote;
 mod report;
 mod run;
