@@ -52,6 +52,13 @@ pub(super) struct Work {
     pub(super) values: Option<String>,
 }
 
+impl Work {
+    /// Whether existing rows get values.
+    pub(super) fn fills(&self) -> bool {
+        self.values.is_some() || self.tables.iter().any(|sql| sql.starts_with("UPDATE"))
+    }
+}
+
 /// Where a column's value in existing rows is taken from: SQL, and the column whose exact text goes with it.
 type Value = (String, Option<String>);
 
@@ -143,8 +150,8 @@ fn exact(moved: &[(&str, Option<String>)]) -> String {
         let name = literal(name);
         all = match from {
             Some(from) => {
-                let text = format!("GET(\"_ETL_EXACT\", {})", literal(from));
-                format!("IFF({text} IS NULL, OBJECT_DELETE({all}, {name}), OBJECT_INSERT({all}, {name}, {text}, TRUE))")
+                // Without a text nothing is inserted.
+                format!("OBJECT_INSERT(OBJECT_DELETE({all}, {name}), {name}, GET(\"_ETL_EXACT\", {}), TRUE)", literal(from))
             }
             None => format!("OBJECT_DELETE({all}, {name})"),
         };
@@ -239,7 +246,7 @@ mod tests {
         renamed.columns[2].missing = None;
         let renamed = plan(&renamed);
         let with = Wanted { plan: &renamed, shape: Some(&before), ..wanted };
-        let exact = "IFF(GET(\"_ETL_EXACT\", 'A') IS NULL, OBJECT_DELETE(\"_ETL_EXACT\", 'C'), OBJECT_INSERT(\"_ETL_EXACT\", 'C', GET(\"_ETL_EXACT\", 'A'), TRUE))";
+        let exact = "OBJECT_INSERT(OBJECT_DELETE(\"_ETL_EXACT\", 'C'), 'C', GET(\"_ETL_EXACT\", 'A'), TRUE)";
         assert_eq!(
             work(with, (&whole, &whole)).unwrap(),
             Work {
@@ -259,7 +266,10 @@ mod tests {
         let replaced = work(Wanted { replaced: true, ..wanted }, (&whole, &other)).unwrap();
         assert_eq!(
             replaced.tables,
-            ["ALTER TABLE \"D\".\"S\".\"T\" DROP COLUMN \"ID\"", "ALTER TABLE \"D\".\"S\".\"T\" ADD COLUMN IF NOT EXISTS \"ID\" NUMBER(19,0)"]
+            [
+                "ALTER TABLE \"D\".\"S\".\"T\" DROP COLUMN \"ID\"",
+                "ALTER TABLE \"D\".\"S\".\"T\" ADD COLUMN IF NOT EXISTS \"ID\" NUMBER(19,0)"
+            ]
         );
         let foreign = Columns::from([("ID".to_owned(), number(19, 0))]);
         assert!(work(wanted, (&whole, &foreign)).unwrap_err().message.contains("not made by this program"));

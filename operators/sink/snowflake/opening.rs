@@ -29,6 +29,8 @@ pub(super) struct Coming<'a> {
     pub(super) at: Token,
     /// Whether all rows are about to be replaced, by a snapshot.
     pub(super) replaced: bool,
+    /// Whether rows from before it have landed and cannot be merged yet.
+    pub(super) landed: bool,
 }
 
 /// A table that rows can be written to.
@@ -119,7 +121,7 @@ impl Identity {
 
     /// Makes the tables what a schema needs. Says what merges them from here on, and whether they were changed.
     async fn fit(&self, coming: Coming<'_>, progress: &mut Progress) -> Result<(TablePlan, MergeTable, bool), CodedError> {
-        let Coming { schema, at, replaced } = coming;
+        let Coming { schema, at, replaced, landed } = coming;
         let options = &self.shared.options;
         let mut plan = TablePlan::new(schema, options.merge, options.strict, None)?;
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
@@ -159,6 +161,10 @@ impl Identity {
         }
         let wanted = Wanted { plan: &plan, places: &self.places, shape, replaced, merge: options.merge, soft: options.soft };
         let work = evolve::work(wanted, (&landing, &target))?;
+        if landed && (work.fills() || progress.key != plan.key_names()) {
+            let message = format!("table \"{}\" was altered while the copy of its rows was not complete", self.full_name());
+            return Err(CodedError::transient(SF_SCHEMA, message).hint("start the pipeline again: the copy starts anew"));
+        }
         if options.schema_changes == SchemaChanges::Refuse && work.tables.iter().any(|s| s.starts_with("ALTER")) {
             return Err(self.changed("`schema_changes: refuse` is set"));
         }
@@ -172,7 +178,8 @@ impl Identity {
         dropped.retain(|name| !columns.contains(name));
         columns.extend(dropped);
         let key = plan.key_names();
-        if progress.shape.as_ref() != Some(&next) && (differs || shape.is_none() || progress.shape.as_ref().is_some_and(|s| s.file() != next.file()))
+        if progress.shape.as_ref() != Some(&next)
+            && (differs || shape.is_none() || progress.shape.as_ref().is_some_and(|s| s.file() != next.file()))
             || progress.key != key
         {
             self.note_shape(&next, &key, work.values).await?;
@@ -192,7 +199,11 @@ impl Identity {
         let Some(values) = values else { return self.set(&noted).await };
         let once = format!("NOT EXISTS (SELECT 1 FROM {} WHERE {} AND \"SHAPE\" = {text})", name.sql(), self.row.condition());
         let statements = vec![format!("{values} WHERE {once}"), self.shared.progress(&name).update(&self.row, &noted)];
-        self.shared.sql.transaction(&format!("setting values of changed columns of table \"{}\"", self.full_name()), statements).await.map(|_| ())
+        self.shared
+            .sql
+            .transaction(&format!("setting values of changed columns of table \"{}\"", self.full_name()), statements)
+            .await
+            .map(|_| ())
     }
 
     fn changed(&self, why: &str) -> CodedError {

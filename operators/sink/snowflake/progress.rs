@@ -134,7 +134,15 @@ impl ProgressTable<'_> {
             name = self.name.sql(),
         );
         self.sql.run_all(&doing, &[insert]).await?;
-        Ok(Progress { fence: Token::ZERO, snapshot: None, snapshot_done: false, key: key_columns.to_vec(), channels, rejected: 0, shape: None })
+        Ok(Progress {
+            fence: Token::ZERO,
+            snapshot: None,
+            snapshot_done: false,
+            key: key_columns.to_vec(),
+            channels,
+            rejected: 0,
+            shape: None,
+        })
     }
 
     /// Every row of a source.

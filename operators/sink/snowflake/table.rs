@@ -18,7 +18,7 @@ use super::opening::{Coming, Identity, Opened, rejected};
 use super::progress::Progress;
 use super::sending::{Encoded, Sent, encode_all, repair_all, send_all};
 use super::streaming::{ChannelStatus, Pipe};
-use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, TableSchema, Token, Ts};
+use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, Token, Ts};
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -254,7 +254,7 @@ impl Table {
         match delivery {
             Delivery::Rows { batch, ack } => {
                 if let Some(at) = batch.first_token() {
-                    self.adopt(Coming { schema: &batch.table, at, replaced: false }).await?;
+                    self.adopt(Coming { schema: &batch.table, at, replaced: false, landed: false }).await?;
                     self.queue.push_front(Delivery::Rows { batch, ack });
                 } else {
                     ack.durable();
@@ -268,7 +268,7 @@ impl Table {
             }
             Delivery::Mark { mark, ack } => {
                 let (Mark::SnapshotBegin { lsn, .. } | Mark::SnapshotEnd { lsn, .. }) = mark else { return Ok(()) };
-                self.adopt(Coming { schema: mark.table(), at: Token::new(lsn, 0), replaced: true }).await?;
+                self.adopt(Coming { schema: mark.table(), at: Token::new(lsn, 0), replaced: true, landed: false }).await?;
                 let Some(opened) = &mut self.opened else { return Ok(()) };
                 match mark {
                     Mark::Schema { .. } => {}
@@ -288,13 +288,13 @@ impl Table {
     }
 
     /// Makes a schema the one in force. Whatever landed under the one before is merged first, as it was.
-    async fn adopt(&mut self, coming: Coming<'_>) -> Result<(), CodedError> {
+    async fn adopt(&mut self, mut coming: Coming<'_>) -> Result<(), CodedError> {
         if let Some(opened) = &self.opened {
             if *opened.plan.schema == **coming.schema {
                 return Ok(());
             }
             if self.identity.changes(&opened.progress, coming)? {
-                self.merge_before(coming.at).await?;
+                coming.landed = !self.merge_before(coming.at).await? && !coming.replaced;
             }
             if let Some(opened) = &mut self.opened {
                 self.identity.evolve(opened, &mut self.channels, coming).await?;
@@ -305,7 +305,7 @@ impl Table {
         self.merged = self.merged.max(progress.fence);
         self.snapshot = progress.snapshot;
         if self.identity.changes(&progress, coming)? {
-            self.merge_before(coming.at).await?;
+            coming.landed = !self.merge_before(coming.at).await? && !coming.replaced;
             progress.fence = self.merged;
         }
         let shared = Arc::clone(&self.identity.shared);
@@ -317,15 +317,16 @@ impl Table {
     }
 
     /// Merges what landed before a row, be it in the middle of a transaction. Nothing of the table is in flight.
-    async fn merge_before(&mut self, at: Token) -> Result<(), CodedError> {
+    /// Says whether all of it is merged.
+    async fn merge_before(&mut self, at: Token) -> Result<bool, CodedError> {
         let fence = just_before(at);
         while self.mergeable(fence) {
             self.start_merge(fence);
-            let Some(merging) = self.merging.take() else { return Ok(()) };
+            let Some(merging) = self.merging.take() else { break };
             let merged = merging.await?;
             self.merge_ended(merged)?;
         }
-        Ok(())
+        Ok(!self.identity.shared.options.merge || !self.ledger.ripe(fence))
     }
 
     fn note_channels(&mut self) {

@@ -263,7 +263,15 @@ mod tests {
 
     fn table(id: u32) -> Arc<TableSchema> {
         let name = format!("t{id}").as_str().into();
-        Arc::new(TableSchema { source: "s".into(), id, schema: "p".into(), name, columns: Vec::new(), identity: ReplicaIdentity::Full, storage: None })
+        Arc::new(TableSchema {
+            source: "s".into(),
+            id,
+            schema: "p".into(),
+            name,
+            columns: Vec::new(),
+            identity: ReplicaIdentity::Full,
+            storage: None,
+        })
     }
 
     /// Feeds payloads as one read.

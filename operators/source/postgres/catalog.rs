@@ -259,11 +259,13 @@ pub(super) struct Catalog {
     source: Arc<str>,
     keys: Keys,
     types: Types,
+    /// The numbers of a relation's columns, as last described.
+    numbers: HashMap<u32, Vec<(Arc<str>, i16)>>,
 }
 
 impl Catalog {
     pub(super) fn new(source: Arc<str>, keys: Keys) -> Self {
-        Self { source, keys, types: Types::default() }
+        Self { source, keys, types: Types::default(), numbers: HashMap::new() }
     }
 
     /// What is known of types.
@@ -321,6 +323,7 @@ impl Catalog {
                 storage: known.and_then(|t| t.file).map(|file| Storage { file, current: true }),
             };
             self.number_keys(&mut schema, known)?;
+            self.remember(&schema);
             schemas.push(Arc::new(schema));
         }
         Ok(schemas)
@@ -349,9 +352,19 @@ impl Catalog {
         let names = self.type_names(client, relation).await.map_err(failed)?;
         let sent: Vec<&str> = relation.columns.iter().map(|c| c.name.as_str()).collect();
         let places = known.into_iter().flat_map(|t| &t.columns);
-        let places: Vec<Known<'_>> =
-            places.map(|c| Known { number: c.number, now: (!c.dropped).then_some(c.name.as_str()), optional: c.generated || c.unlisted }).collect();
-        let numbers = numbers(&sent, &places);
+        let places: Vec<Known<'_>> = places
+            .map(|c| Known { number: c.number, now: (!c.dropped).then_some(c.name.as_str()), optional: c.generated || c.unlisted })
+            .collect();
+        let mut numbers = numbers(&sent, &places);
+        // Where the catalog leaves it open, a column is the one that last had its name.
+        let before = self.numbers.get(&relation.id);
+        let named = |name: &str| before.and_then(|b| b.iter().find(|(n, _)| **n == *name)).map(|(_, number)| *number);
+        let open: Vec<Option<i16>> = sent.iter().map(|name| named(name)).collect();
+        for (at, name) in open.into_iter().enumerate() {
+            if numbers[at].is_none() && name.is_some() && !numbers.contains(&name) {
+                numbers[at] = name;
+            }
+        }
         let columns = relation.columns.iter().zip(names).zip(&numbers).map(|((column, type_name), number)| {
             let now = known.and_then(|t| t.numbered(*number));
             // A type that was changed since took the default of old rows with it, unless the bytes stayed.
@@ -378,7 +391,11 @@ impl Catalog {
         };
         schema.storage = known.and_then(|t| Some((t, t.file?))).map(|(t, file)| {
             let same = |c: &&ColumnFacts| schema.columns.iter().any(|s| s.number == Some(c.number) && *s.name == c.name);
-            Storage { file, current: t.there().filter(|c| !c.generated && !c.unlisted).all(|c| same(&c)) && schema.columns.iter().all(|s| s.number.is_some()) }
+            Storage {
+                file,
+                current: t.there().filter(|c| !c.generated && !c.unlisted).all(|c| same(&c))
+                    && schema.columns.iter().all(|s| s.number.is_some()),
+            }
         });
         let flags: Vec<usize> = relation.columns.iter().enumerate().filter(|(_, c)| c.key).map(|(at, _)| at).collect();
         let by_flags = matches!(schema.identity, ReplicaIdentity::Default | ReplicaIdentity::Index) && !flags.is_empty();
@@ -387,7 +404,13 @@ impl Catalog {
         } else {
             self.number_keys(&mut schema, known)?;
         }
+        self.remember(&schema);
         Ok(Arc::new(schema))
+    }
+
+    fn remember(&mut self, schema: &TableSchema) {
+        let numbers = schema.columns.iter().filter_map(|c| Some((Arc::clone(&c.name), c.number?)));
+        self.numbers.insert(schema.id, numbers.collect());
     }
 
     async fn type_names(&self, client: &Client, relation: &Relation) -> Result<Vec<String>, Error> {

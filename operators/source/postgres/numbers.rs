@@ -103,23 +103,22 @@ mod tests {
             ("which of two dropped ones", "id a b", "id - - b", &[1, 0, 4]),
             ("left out by the publication", "id b", "id (a) b", &[1, 3]),
             ("published although it may be left out", "id a b", "id (a) b", &[1, 2, 3]),
-            ("before it was dropped and added again behind others", "id a b", "id a - c b", &[1, 2, 3]),
+            ("dropped and added again behind others, or renamed", "id a b", "id a - c b", &[1, 2, 0]),
             ("everything is dropped", "id a", "- -", &[1, 2]),
             ("the table is gone", "id a", "", &[0, 0]),
             ("more than there ever were", "id a b", "id a", &[0, 0, 0]),
             ("no column", "", "id", &[]),
         ] {
             let words = |text: &'static str| text.split_whitespace().collect::<Vec<_>>();
-            let known: Vec<Known<'_>> =
-                words(catalog)
-                    .into_iter()
-                    .zip(1..)
-                    .map(|(name, number)| Known {
-                        number,
-                        now: (name != "-").then_some(name.trim_matches(['(', ')'])),
-                        optional: name.starts_with('('),
-                    })
-                    .collect();
+            let known: Vec<Known<'_>> = words(catalog)
+                .into_iter()
+                .zip(1..)
+                .map(|(name, number)| Known {
+                    number,
+                    now: (name != "-").then_some(name.trim_matches(['(', ')'])),
+                    optional: name.starts_with('('),
+                })
+                .collect();
             let found: Vec<i16> = numbers(&words(message), &known).into_iter().map(Option::unwrap_or_default).collect();
             assert_eq!(found, expected, "{what}");
         }
