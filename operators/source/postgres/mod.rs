@@ -20,7 +20,7 @@
 //! credit; status goes out regardless, so that a stalled sink does not cost the connection.
 //!
 //! # Files
-//! `connect` reaches the server; `setup` checks it; `catalog`, `numbers` and `types` describe tables; `snapshot` and
+//! `connect` reaches the server; `setup` checks it; `catalog`, `facts`, `numbers` and `types` describe tables; `snapshot` and
 //! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `confirm` and `report` answer the
 //! server; `state` survives restarts; `begin` is the first start, `run` holds it together.
 
@@ -33,6 +33,7 @@ mod confirm;
 #[allow(dead_code, unused_imports, reason = "the source and the monitor use parts of it each")]
 pub(crate) mod connect;
 mod credit;
+mod facts;
 mod frame;
 mod numbers;
 mod quote;

@@ -46,6 +46,9 @@ fn skipped(known: Known<'_>) -> Score {
 /// The number of each column of a message, given by name; `catalog` is sorted by number.
 pub(super) fn numbers(message: &[&str], catalog: &[Known<'_>]) -> Vec<Option<i16>> {
     let (columns, places) = (message.len(), catalog.len());
+    if columns > places {
+        return vec![None; columns];
+    }
     // best[i][j]: the columns from i on over the places from j on. Both are at most 1600: PostgreSQL's limit.
     let width = places + 1;
     let mut best = vec![IMPOSSIBLE; (columns + 1) * width];
