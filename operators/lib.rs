@@ -23,4 +23,8 @@ pub mod sink;
 
 pub mod testing;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod builtin;

@@ -2,4 +2,5 @@
 
 pub mod drive;
 pub mod postgres;
+pub mod replay;
 pub mod snowflake;

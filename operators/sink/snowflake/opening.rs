@@ -17,6 +17,7 @@ use super::settings::SchemaChanges;
 use super::shape::Shape;
 use super::sql::literal;
 use super::streaming::Pipe;
+use super::types::SfType;
 use crate::contract::{CodedError, Lsn, TableSchema, Token};
 use std::sync::Arc;
 
@@ -56,6 +57,11 @@ fn shared_columns(landing: &Columns, target: &Columns) -> Vec<String> {
     columns
 }
 
+/// Those of the key's columns whose value may stand in `_ETL_EXACT`, as far as the target's types tell.
+fn beyond(progress: &Progress, target: &Columns) -> Vec<String> {
+    progress.key.iter().filter(|k| target.get(*k).is_some_and(SfType::may_be_exact)).cloned().collect()
+}
+
 /// Where a table is and whose it is.
 #[derive(Clone)]
 pub(super) struct Identity {
@@ -80,7 +86,7 @@ impl Identity {
     }
 
     /// What merges the table, given its columns' stored names.
-    pub(super) fn merge_table(&self, key: Vec<String>, columns: impl IntoIterator<Item = String>) -> MergeTable {
+    pub(super) fn merge_table(&self, key: Vec<String>, beyond: Vec<String>, columns: impl IntoIterator<Item = String>) -> MergeTable {
         MergeTable {
             target: self.places.target.clone(),
             landing: self.places.landing.clone(),
@@ -88,6 +94,7 @@ impl Identity {
             row: self.row.clone(),
             values: columns.into_iter().filter(|c| !key.contains(c)).collect(),
             key,
+            beyond,
             soft: self.shared.options.soft,
         }
     }
@@ -97,7 +104,7 @@ impl Identity {
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
         let columns = shared_columns(&landing, &target);
         let known = !progress.key.is_empty() && progress.key.iter().all(|k| columns.contains(k));
-        Ok(known.then(|| self.merge_table(progress.key.clone(), columns)))
+        Ok(known.then(|| self.merge_table(progress.key.clone(), beyond(progress, &target), columns)))
     }
 
     /// Opens its channels.
@@ -130,7 +137,7 @@ impl Identity {
         if there && progress.shape.as_ref().is_some_and(|shape| at < shape.since()) {
             // Rows from before the last change come again: all of them are committed, and nothing is left to do.
             plan = TablePlan::new(schema, options.merge, options.strict, Some(&known))?;
-            let merge = self.merge_table(progress.key.clone(), shared_columns(&landing, &target));
+            let merge = self.merge_table(progress.key.clone(), beyond(progress, &target), shared_columns(&landing, &target));
             return Ok((plan, merge, false));
         }
         if there && options.schema_changes == SchemaChanges::Ignore {
@@ -186,7 +193,7 @@ impl Identity {
             progress.shape = Some(next);
             progress.key.clone_from(&key);
         }
-        let merge = self.merge_table(key, columns);
+        let merge = self.merge_table(key, plan.beyond_names(), columns);
         Ok((plan, merge, !work.tables.is_empty()))
     }
 

@@ -35,6 +35,8 @@ pub(crate) mod connect;
 mod credit;
 mod facts;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod numbers;
 mod quote;
 mod report;
