@@ -21,8 +21,8 @@
 //!
 //! # Files
 //! `connect` reaches the server; `setup` checks it; `catalog` and `types` describe tables; `snapshot` and
-//! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `confirm` and `report` answer the
-//! server; `state` survives restarts; `begin` is the first start, `run` holds it together.
+//! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `hold`, `spill`, `replay` and `streamed`
+//! keep large transactions until they commit; `confirm` and `report` answer the server; `state` survives restarts; `begin` is the first start, `run` holds it together.
 
 mod assemble;
 mod begin;
@@ -36,13 +36,17 @@ mod credit;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod hold;
 mod quote;
+mod replay;
 mod report;
 mod run;
 mod setup;
 mod snapshot;
+mod spill;
 mod state;
 mod stream;
+mod streamed;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -7,3 +7,4 @@ mod keys;
 mod preflight;
 mod snapshot;
 mod stream;
+mod streaming;
