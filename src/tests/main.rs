@@ -7,4 +7,5 @@ mod harness;
 mod pipelines;
 mod snowflake;
 mod snowflake_refusals;
+mod types;
 mod warehouse;
