@@ -156,6 +156,12 @@ fn current(table: &Table, folder: &Path) -> Vec<Value> {
     rows.into_values().flatten().collect()
 }
 
+/// A document's text, its members by name.
+fn canonical(row: &Value) -> String {
+    let members: BTreeMap<&String, &Value> = row.as_object().into_iter().flatten().collect();
+    serde_json::to_string(&members).unwrap()
+}
+
 /// One side of a comparison, sorted.
 fn sorted(mut rows: Vec<String>) -> Rows {
     rows.sort();
@@ -188,10 +194,10 @@ impl Stage {
         };
         let there = self.client.simple_query(&documents).await.unwrap();
         let there = there.iter().filter_map(|m| match m {
-            tokio_postgres::SimpleQueryMessage::Row(row) => Some(serde_json::from_str::<Value>(row.get(0).unwrap()).unwrap().to_string()),
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(canonical(&serde_json::from_str(row.get(0).unwrap()).unwrap())),
             _ => None,
         });
-        let files = current(table, &out).iter().map(Value::to_string).collect();
+        let files = current(table, &out).iter().map(canonical).collect();
         assert_same(&format!("{what}, files"), &sorted(files), &sorted(there.collect()));
         // The target's name has the schema in it, for there are tables of the same name in two.
         let target = stored(&format!("{}.{}", table.schema, table.name));

@@ -114,7 +114,13 @@ async fn unknown_values_are_refused() {
     let cases = [
         ("enters", &by_number, "", "UPDATE plain SET n = 50 WHERE id = 1", Some("SF0012")),
         ("enters_soft", &by_number, ", deletes: soft", "UPDATE plain SET n = 50 WHERE id = 2", Some("SF0012")),
-        ("comes_back", &by_number, ", deletes: soft", "UPDATE plain SET n = 0 WHERE id = 9; UPDATE plain SET n = 9 WHERE id = 9", Some("SF0012")),
+        (
+            "comes_back",
+            &by_number,
+            ", deletes: soft",
+            "UPDATE plain SET n = 0 WHERE id = 9; UPDATE plain SET n = 9 WHERE id = 9",
+            Some("SF0012"),
+        ),
         ("moves_in", &by_number, "", "UPDATE plain SET n = 50, id = 30 WHERE id = 3", Some("SF0012")),
         ("enters_and_goes", &by_number, "", "UPDATE plain SET n = 50 WHERE id = 4; DELETE FROM plain WHERE id = 4", None),
         ("stays", &by_number, "", "UPDATE plain SET n = n + 50 WHERE n > 6", None),
@@ -146,6 +152,9 @@ async fn unknown_values_are_refused() {
             let unsent = history(&project.path().join("out"), "public.plain").pop().unwrap().1;
             assert_eq!(unsent["_unchanged"], serde_json::json!(["a", "b", "junk"]), "files say so too");
         }
-        client.batch_execute(&format!("SELECT pg_drop_replication_slot('s{name}'); DROP PUBLICATION etl_stream_pipeline_pg")).await.unwrap();
+        client
+            .batch_execute(&format!("SELECT pg_drop_replication_slot('s{name}'); DROP PUBLICATION etl_stream_pipeline_pg"))
+            .await
+            .unwrap();
     }
 }

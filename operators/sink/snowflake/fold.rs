@@ -159,10 +159,7 @@ pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, To
     // With soft deletes a delete that follows rows of this segment keeps their values.
     let (last, op) = if table.soft {
         // A life that ended: its last row with values stands for it, as an update that is gone.
-        (
-            format!("{seq} AS \"_last\", s.\"_OP\" = 'd' AS \"_gone\""),
-            "IFF(s.\"_OP\" = 'd' AND s.\"_rows\" > 1, 'u', s.\"_OP\") AS \"_OP\"",
-        )
+        (format!("{seq} AS \"_last\", s.\"_OP\" = 'd' AS \"_gone\""), "IFF(s.\"_OP\" = 'd' AND s.\"_rows\" > 1, 'u', s.\"_OP\") AS \"_OP\"")
     } else {
         (format!("{seq} AS \"_SEQ\""), "s.\"_OP\"")
     };

@@ -58,9 +58,8 @@ fn no_key(table: &TableSchema, column: usize, token: Token) -> CodedError {
         "table \"{}\": the row at {token} has null in column \"{name}\" of its key, and null equals nothing: a merge would not find it again",
         table.full_name()
     );
-    CodedError::definite(SF_NULL_KEY, message).hint(
-        "name columns without nulls under `keys:` of the source, or write the table with `write_mode: append`",
-    )
+    CodedError::definite(SF_NULL_KEY, message)
+        .hint("name columns without nulls under `keys:` of the source, or write the table with `write_mode: append`")
 }
 
 impl Ledger {

@@ -184,7 +184,10 @@ impl Targets {
     pub(super) fn claim(&self, naming: &Naming, places: &Places, merge: bool, table: &TableSchema) -> Result<(), CodedError> {
         let refused = |message: String| CodedError::definite(SF_NAMES, message).hint("set `table`, or rename it with a `rename` operator");
         if places.landing.table.chars().count() > LONGEST {
-            return Err(refused(format!("table \"{}\" was not created: its name in Snowflake is longer than it may be", table.full_name())));
+            return Err(refused(format!(
+                "table \"{}\" was not created: its name in Snowflake is longer than it may be",
+                table.full_name()
+            )));
         }
         let owner = (Arc::clone(&table.source), Arc::clone(&table.schema), Arc::clone(&table.name));
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);

@@ -38,8 +38,8 @@ CREATE TABLE "Zwölf Ünï.k"."select" ("group" int PRIMARY KEY, "Order By" text
 INSERT INTO "Zwölf Ünï.k"."select" VALUES (1, 'a', 'b', 'c', 'd', 'e', 2)
 CREATE TABLE "Zwölf Ünï.k"."Mixed Case" ("Group" int PRIMARY KEY, "aÉ" text)
 INSERT INTO "Zwölf Ünï.k"."Mixed Case" VALUES (1, 'upper')
-CREATE TABLE "Zwölf Ünï.k"."a/b%c?d#e&f' ""g""\h.i" (id int PRIMARY KEY, v text)
-INSERT INTO "Zwölf Ünï.k"."a/b%c?d#e&f' ""g""\h.i" VALUES (1, 'odd')
+CREATE TABLE "Zwölf Ünï.k"."a%b?c#d&e' ""g""\h.i" (id int PRIMARY KEY, v text)
+INSERT INTO "Zwölf Ünï.k"."a%b?c#d&e' ""g""\h.i" VALUES (1, 'odd')
 CREATE TABLE k.abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk (abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk int PRIMARY KEY, v text)
 CREATE TABLE k."猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫" ("犬犬犬犬犬犬犬犬犬犬犬犬犬犬犬犬犬犬犬犬犬" int PRIMARY KEY, v text)
 DO $$ BEGIN EXECUTE 'CREATE TABLE k.wide (id int PRIMARY KEY, a text, ' || (SELECT string_agg('c' || i || ' int', ', ') FROM generate_series(1, 1000) i) || ')'; END $$
@@ -127,7 +127,7 @@ UPDATE k.tails SET head = NULL
 UPDATE "Zwölf Ünï.k"."select" SET "Order By" = 'x', "né" = NULL
 INSERT INTO "Zwölf Ünï.k"."select" VALUES (2, 'a', 'b', 'c', 'd', 'e', 2)
 UPDATE "Zwölf Ünï.k"."Mixed Case" SET "Group" = 2
-UPDATE "Zwölf Ünï.k"."a/b%c?d#e&f' ""g""\h.i" SET id = 2
+UPDATE "Zwölf Ünï.k"."a%b?c#d&e' ""g""\h.i" SET id = 2
 INSERT INTO k.abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk VALUES (1, 'long')
 INSERT INTO k."猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫猫" VALUES (1, 'cat')
 UPDATE k.wide SET c500 = 5 WHERE id = 1
