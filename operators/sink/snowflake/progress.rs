@@ -113,7 +113,7 @@ impl ProgressTable<'_> {
         let mut own = None;
         for row in &rows {
             let (other, progress) = read(row);
-            let same = row.get(10).and_then(Option::as_deref) == Some(&target);
+            let same = row.last().and_then(Option::as_deref) == Some(&target);
             if !same && (!merge || (&other.source, &other.schema, &other.table) == (&key.source, &key.schema, &key.table)) {
                 continue;
             }

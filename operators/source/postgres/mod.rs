@@ -39,8 +39,8 @@ mod facts;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-mod numbers;
 mod hold;
+mod numbers;
 mod quote;
 mod replay;
 mod report;
