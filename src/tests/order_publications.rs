@@ -140,7 +140,7 @@ async fn check(postgres: &Postgres, case: &Case) {
         for (_, mut row) in history(&out, &folder) {
             let op = row["_op"].as_str().unwrap().to_owned();
             row.as_object_mut().unwrap().retain(|name, _| !name.starts_with('_'));
-            rows.push(format!("{folder} {op} {}", row));
+            rows.push(format!("{folder} {op} {row}"));
         }
     }
     assert_eq!(rows, case.rows, "{}", case.name);

@@ -93,7 +93,6 @@ impl ProgressTable<'_> {
     ///
     /// # Errors
     /// `SF0005` when the target, or the landing table, is another table's.
-    #[expect(clippy::too_many_arguments, reason = "the one caller's settings")]
     pub(super) async fn open(
         &self,
         key: &ProgressKey,
