@@ -23,7 +23,7 @@ pub(crate) fn pgoutput_stream(bytes: &[u8]) {
     let mut upper = crate::contract::Ts::default();
     while let Some(payload) = feed.piece() {
         if let Ok(Frame::Streamed { tag, body, .. }) = parse_in_block(payload) {
-            let _ = message(&[&[tag], body].concat());
+            let _ = message(&[&[tag][..], body].concat());
         }
         let Ok(frame) = parse(payload) else { continue };
         if let Frame::Relation(relation) = &frame {
