@@ -21,8 +21,9 @@
 //!
 //! # Files
 //! `connect` reaches the server; `setup` checks it; `catalog`, `facts`, `numbers` and `types` describe tables; `snapshot` and
-//! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `confirm` and `report` answer the
-//! server; `state` survives restarts; `begin` is the first start, `run` holds it together.
+//! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `hold`, `spill`, `replay` and `streamed` keep
+//! large transactions until they commit; `confirm` and `report` answer the server; `state` survives restarts; `begin` is
+//! the first start, `run` holds it together.
 
 mod assemble;
 mod begin;
@@ -38,13 +39,17 @@ mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod numbers;
+mod hold;
 mod quote;
+mod replay;
 mod report;
 mod run;
 mod setup;
 mod snapshot;
+mod spill;
 mod state;
 mod stream;
+mod streamed;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -339,6 +339,12 @@ impl Driver {
         std::mem::take(&mut *self.shared.replica.lock().unwrap())
     }
 
+    /// Stops in good order while the sink takes nothing more; what has arrived is durable then.
+    pub(super) async fn stop_stalled(self) -> Replica {
+        self.shared.auto.store(true, Ordering::Release);
+        self.stop().await
+    }
+
     /// Ends it as a crash would.
     pub(super) async fn crash(self) {
         self.run.abort();

@@ -8,3 +8,4 @@ mod keys;
 mod preflight;
 mod snapshot;
 mod stream;
+mod streaming;
