@@ -40,6 +40,8 @@ pub(super) struct MergeTable {
     pub(super) values: Vec<String>,
     /// Whether deleted rows stay, marked.
     pub(super) soft: bool,
+    /// Merges one key alone: that of the row with this token.
+    pub(super) only: Option<Token>,
 }
 
 impl MergeTable {
@@ -55,8 +57,13 @@ impl MergeTable {
 
     /// The landing rows of a segment: after `low` up to `high`, under the guard.
     pub(super) fn rows(&self, (low, high): (Token, Token), from: Token) -> String {
+        let only = self.only.map_or_else(String::new, |token| {
+            let key: Vec<String> = self.key.iter().map(|c| format!("k.{0} = l.{0}", quote(c))).collect();
+            let key = key.join(" AND ");
+            format!(" AND EXISTS (SELECT 1 FROM {} AS k WHERE k.\"_SEQ\" = {} AND {key})", self.landing.sql(), literal(&token.to_string()))
+        });
         format!(
-            "\"_SEQ\" > {} AND \"_SEQ\" <= {} AND \"_OP\" <> 't' AND {}",
+            "\"_SEQ\" > {} AND \"_SEQ\" <= {} AND \"_OP\" <> 't' AND {}{only}",
             literal(&low.to_string()),
             literal(&high.to_string()),
             self.guard(from)
@@ -200,7 +207,7 @@ mod tests {
         let name = |table: &str| TableName { database: "D".into(), schema: "S".into(), table: table.into() };
         let row = ProgressKey { pipeline: "p".into(), source: "s".into(), schema: "public".into(), table: "t".into() };
         let (key, values) = (vec!["ID".into()], vec!["A".into(), "n".into()]);
-        MergeTable { target: name("T"), landing: name("T__CHANGES"), progress: name("P"), row, key, beyond: Vec::new(), values, soft }
+        MergeTable { target: name("T"), landing: name("T__CHANGES"), progress: name("P"), row, key, beyond: Vec::new(), values, soft, only: None }
     }
 
     fn t(ordinal: u64) -> Token {

@@ -44,6 +44,8 @@ pub(super) struct Opened {
     pub(super) progress: Progress,
     /// Rejected rows over all channels, as of their opening.
     pub(super) rejected: u64,
+    /// Whether an earlier process ended before it knew which those are (see `account`).
+    pub(super) recovering: bool,
 }
 
 /// What to do about rows whose values are not known.
@@ -96,6 +98,7 @@ impl Identity {
             key,
             beyond,
             soft: self.shared.options.soft,
+            only: None,
         }
     }
 
@@ -242,8 +245,24 @@ impl Identity {
         if self.shared.options.merge && !noted {
             load(&self.shared, &self.places.landing, progress.fence, ledger).await?;
         }
-        let rejected = channels.iter().map(|c| c.rejected).sum();
-        Ok((Opened { plan: Arc::new(plan), merge, progress, rejected }, channels))
+        let rejected: u64 = channels.iter().map(|c| c.rejected).sum();
+        if rejected < progress.rejected {
+            // The channels are new: the landing table was made again.
+            self.set(&[("REJECTED", rejected.to_string())]).await?;
+            progress.rejected = rejected;
+        }
+        let recovering = rejected > progress.rejected && !self.shared.dead_letters.stop();
+        for channel in &channels {
+            let position = channel.position();
+            // Nothing after the fence need have been acknowledged, so all of that is looked at.
+            let committed = if recovering { position.sent().min(progress.fence) } else { position.sent() };
+            position.settle(committed, (!recovering).then_some(channel.rejected));
+        }
+        if recovering {
+            let (table, rows) = (self.full_name(), rejected - progress.rejected);
+            tracing::info!(table, rows, "an earlier process ended before it found rows that Snowflake rejected: looking for them");
+        }
+        Ok((Opened { plan: Arc::new(plan), merge, progress, rejected, recovering }, channels))
     }
 
     /// Follows a change of the table's schema.
@@ -268,7 +287,7 @@ impl Identity {
         if progress.snapshot == Some(lsn) {
             return Ok(());
         }
-        let committed = channels.iter().map(|c| c.position().committed()).max().unwrap_or_default();
+        let committed = channels.iter().map(|c| c.position().sent()).max().unwrap_or_default();
         if committed >= Token::new(lsn, 0) {
             let message = format!(
                 "the snapshot of table \"{}\" at {} lies before what is in {}: {}",
@@ -282,12 +301,15 @@ impl Identity {
             ));
         }
         let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done);
-        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", opened.rejected.to_string())];
+        // What was rejected before the snapshot is in it.
+        let rejected = opened.rejected.max(progress.rejected);
+        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", rejected.to_string())];
         let statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
         self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
         progress.snapshot = Some(lsn);
         progress.snapshot_done = false;
-        progress.rejected = opened.rejected;
+        progress.rejected = rejected;
+        opened.recovering = false;
         if progress.channels != options.channels {
             // Every row from here on has a token past all that the old channels have: keys may change channels.
             progress.channels = options.channels;
@@ -295,6 +317,9 @@ impl Identity {
             let rejected = channels.iter().map(|c| c.rejected).sum();
             self.set(&[("REJECTED", format!("{rejected}"))]).await?;
             (opened.rejected, opened.progress.rejected) = (rejected, rejected);
+        }
+        for channel in channels.iter() {
+            channel.position().settle(channel.position().sent(), Some(channel.rejected));
         }
         Ok(())
     }

@@ -33,8 +33,10 @@ pub(super) struct TablePlan {
     pub(super) rows: RowWriter,
     /// The stored names as JSON strings, for the metadata of a row.
     pub(super) json_names: Vec<Box<[u8]>>,
-    /// Whether a value that its column cannot hold stops the pipeline.
+    /// Whether a row with a value that its column cannot hold is refused.
     pub(super) strict: bool,
+    /// Whether rows are found by their key.
+    pub(super) merge: bool,
 }
 
 impl TablePlan {
@@ -70,7 +72,7 @@ impl TablePlan {
         });
         let json_names = json_names.collect();
         let rows = RowWriter::new(written.as_ref().map_or(schema, |(less, _)| less), &stored, Dialect::Snowflake);
-        Ok(Self { schema: Arc::clone(schema), columns, key, names, written, rows, json_names, strict })
+        Ok(Self { schema: Arc::clone(schema), columns, key, names, written, rows, json_names, strict, merge })
     }
 
     /// The batch with the columns that are written.
