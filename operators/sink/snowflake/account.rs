@@ -18,6 +18,8 @@
 //!   again: rows after the merge's fence are kept, not sent twice, and compared in the same way. Merges go no further
 //!   than what is acknowledged, so none has removed landing rows that are compared.
 //! - A letter of an earlier process is found by its token, and neither written nor counted again.
+//! - A changed key's new row may have values that only its old key's row has; when that one's delete is rejected, the
+//!   pipeline stops (`SF0007`), since the new row would be merged without them.
 //! - When fewer rows are found than were rejected, and all that could be were looked at, the pipeline stops (`SF0007`).
 
 use super::channel::{Channel, Position};
@@ -27,7 +29,7 @@ use super::opening::Identity;
 use super::plan::TablePlan;
 use super::sql::Rows;
 use super::streaming::ChannelStatus;
-use crate::contract::{CodedError, RowBatch, Token};
+use crate::contract::{CodedError, Op, RowBatch, Token};
 use futures::future::BoxFuture;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -62,12 +64,17 @@ impl Accounting {
             known,
             total: statuses.iter().map(|status| status.rejected).sum(),
             whole,
+            moved: HashSet::new(),
             reason: last.map_or_else(String::new, |status| status.last_error.clone()),
             upto: Vec::with_capacity(channels.len()),
         };
         for (channel, status) in channels.iter().zip(&statuses) {
             let upto = status.committed.min(self.delivered);
             question.rows.extend(channel.unaccounted(upto));
+            for (_, rows) in channel.unaccounted(Token::end_of(u64::MAX)) {
+                let moved = rows.unchanged.iter().filter(|(row, ..)| rows.op(*row) == Op::Insert);
+                question.moved.extend(moved.map(|(row, ..)| rows.token(row)));
+            }
             question.upto.push((upto, whole.then_some(status.rejected)));
         }
         self.running = Some(Box::pin(account(identity.clone(), question)));
@@ -93,6 +100,8 @@ struct Question {
     total: u64,
     /// Whether these are all the rows that can be among them.
     whole: bool,
+    /// Rows that go on with values of the row before them: the new rows of changed keys.
+    moved: HashSet<Token>,
     /// What the service says of the last rejection: a code, never a value.
     reason: String,
     /// What is known of each channel when the question is answered: its committed token and its count.
@@ -126,7 +135,7 @@ async fn account(identity: Identity, mut question: Question) -> Result<Accounted
         let (letters, found) = search(&identity, &question).await?;
         let Question { known, total, whole, .. } = question;
         if !whole || known + found >= total {
-            let rejected = if whole { total } else { total.min(known + found) };
+            let rejected = if whole { total } else { total.min(known + found) }.max(known);
             if rejected != known || !letters.is_empty() {
                 shared.dead_letters.write(shared, &identity.row, letters, Some((known, rejected))).await?;
             }
@@ -141,8 +150,9 @@ async fn account(identity: Identity, mut question: Question) -> Result<Accounted
     }
     let Question { known, total, .. } = question;
     let (schema, table, rows) = (&identity.row.schema, &identity.row.table, total.saturating_sub(known));
-    let message =
-        format!("Snowflake rejected {rows} rows of table \"{schema}.{table}\" of which not all are among those sent since the last acknowledgement");
+    let message = format!(
+        "Snowflake rejected {rows} rows of table \"{schema}.{table}\" of which not all are among those sent since the last acknowledgement"
+    );
     Err(CodedError::definite(SF_REJECTED, message)
         .hint("run `etl-stream resync` for the table: its new snapshot has the rows, and takes note of the count"))
 }
@@ -165,6 +175,17 @@ async fn search(identity: &Identity, question: &Question) -> Result<(Vec<Letter>
         let missing: Vec<u32> = (0..rows.len() as u32).filter(|row| !landed.contains(&rows.token(*row as usize))).collect();
         let letter = |row: &u32| before.get(&rows.token(*row as usize));
         found += missing.iter().filter(|row| letter(row) != Some(&true)).count() as u64;
+        for row in missing.iter().filter(|row| rows.op(**row as usize) == Op::Delete) {
+            let token = rows.token(*row as usize);
+            if question.moved.contains(&Token::new(token.commit_lsn, token.ordinal.saturating_add(1))) {
+                let (schema, table) = (&identity.row.schema, &identity.row.table);
+                let message = format!(
+                    "Snowflake rejected the old key's delete at {token} of table \"{schema}.{table}\", and the new key's row has values of it"
+                );
+                return Err(CodedError::definite(SF_REJECTED, message)
+                    .hint("run `etl-stream resync` for the table: its new snapshot has the rows, and takes note of the count"));
+            }
+        }
         let new: Vec<u32> = missing.into_iter().filter(|row| letter(row).is_none()).collect();
         if !new.is_empty() {
             letters.extend(letter::of_rows(plan, &rows.take(&new), std::iter::repeat((SF_REJECTED.id, reason.as_str()))));

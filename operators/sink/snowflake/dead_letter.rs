@@ -9,6 +9,7 @@ use super::letter_folder::LetterFolder;
 use super::letter_table::{Kept, LetterTable};
 use super::names::TableName;
 use super::progress::ProgressKey;
+use super::sql::literal;
 use crate::contract::{CodedError, Token};
 use std::collections::{BTreeMap, HashMap};
 
@@ -99,6 +100,19 @@ impl DeadLetters {
             shared.http.meter.dead_letters(&full_name, &code, rows);
         }
         Ok(())
+    }
+
+    /// The statement that removes the letters of an unfinished snapshot. Those in a folder stay: a replay finds that
+    /// the next snapshot has superseded them.
+    pub(super) fn forget_snapshot(&self, table: &ProgressKey, lsn: u64) -> Option<String> {
+        let Self::Table(name) = self else { return None };
+        Some(format!(
+            "DELETE FROM {} WHERE {} AND \"OP\" = 'r' AND \"TOKEN\" >= {} AND \"TOKEN\" <= {}",
+            name.sql(),
+            table.condition(),
+            literal(&Token::new(lsn, 0).to_string()),
+            literal(&Token::end_of(lsn).to_string())
+        ))
     }
 
     /// Letters of a pipeline; those that became nothing yet, unless `all`.

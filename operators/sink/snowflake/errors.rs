@@ -34,7 +34,5 @@ pub(super) const SF_BEHIND: Code = Code::new("SF0013", Exit::Failure);
 pub(super) const SF_STREAMING: Code = Code::new("SF0014", Exit::Failure);
 /// A value that its column cannot hold, with `strict: true`.
 pub(super) const SF_STRICT: Code = Code::new("SF0015", Exit::Failure);
-/// A key's value that its column cannot hold, so that no row would be found by it.
-pub(super) const SF_KEY_VALUE: Code = Code::new("SF0020", Exit::Failure);
 /// A dead letter was not written or not read.
 pub(super) const SF_DEAD_LETTER: Code = Code::new("SF0021", Exit::Failure);

@@ -126,9 +126,8 @@ impl LetterFolder {
         }
         let folder = self.of(table);
         let name = format!("{}-{}.ndjson", file_name(first.token), file_name(last.token));
-        let written = fs::create_dir_all(&folder)
-            .and_then(|()| publish(&folder, &name, &content))
-            .and_then(|()| File::open(&self.0)?.sync_all());
+        let written =
+            fs::create_dir_all(&folder).and_then(|()| publish(&folder, &name, &content)).and_then(|()| File::open(&self.0)?.sync_all());
         written.map_err(|e| failed(&folder, "written", e))
     }
 

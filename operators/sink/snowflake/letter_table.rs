@@ -86,12 +86,7 @@ impl LetterTable<'_> {
 
     /// Writes letters that are not there. `with` gives the statement that notes that so many
     /// of them are.
-    pub(super) async fn write(
-        &self,
-        table: &ProgressKey,
-        letters: &[Letter],
-        with: impl Fn(u64) -> String,
-    ) -> Result<(), CodedError> {
+    pub(super) async fn write(&self, table: &ProgressKey, letters: &[Letter], with: impl Fn(u64) -> String) -> Result<(), CodedError> {
         let doing = format!("writing dead letters of table \"{}.{}\"", table.schema, table.table);
         let mut values: Vec<String> = Vec::new();
         let mut size = 0;
@@ -151,8 +146,7 @@ impl LetterTable<'_> {
             if cell(8) != cell(9) {
                 continue;
             }
-            let table =
-                ProgressKey { pipeline: pipeline.into(), source: cell(0).into(), schema: cell(1).into(), table: cell(2).into() };
+            let table = ProgressKey { pipeline: pipeline.into(), source: cell(0).into(), schema: cell(1).into(), table: cell(2).into() };
             let letter = Letter {
                 token,
                 op: cell(4).chars().next().unwrap_or('?'),
@@ -185,9 +179,13 @@ mod tests {
 
     #[test]
     fn a_line_in_pieces() {
-        for (text, limit, expected) in
-            [("", 3, vec![""]), ("abc", 3, vec!["abc"]), ("abcd", 3, vec!["abc", "d"]), ("aéé", 2, vec!["a", "é", "é"]), ("éé", 3, vec!["é", "é"])]
-        {
+        for (text, limit, expected) in [
+            ("", 3, vec![""]),
+            ("abc", 3, vec!["abc"]),
+            ("abcd", 3, vec!["abc", "d"]),
+            ("aéé", 2, vec!["a", "é", "é"]),
+            ("éé", 3, vec!["é", "é"]),
+        ] {
             assert_eq!(pieces(text, limit), expected, "{text} {limit}");
         }
     }

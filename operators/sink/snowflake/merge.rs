@@ -13,7 +13,7 @@
 //! reads the landing table only while the progress row says `from`: a merge that was made already, here or by
 //! another process, changes nothing.
 
-use super::fold::{folding, plain};
+use super::fold::{folding, plain, same_key};
 use super::ledger::{Ledger, just_before};
 use super::names::{TableName, quote};
 use super::progress::{ProgressKey, lsn_text};
@@ -58,8 +58,7 @@ impl MergeTable {
     /// The landing rows of a segment: after `low` up to `high`, under the guard.
     pub(super) fn rows(&self, (low, high): (Token, Token), from: Token) -> String {
         let only = self.only.map_or_else(String::new, |token| {
-            let key: Vec<String> = self.key.iter().map(|c| format!("k.{0} = l.{0}", quote(c))).collect();
-            let key = key.join(" AND ");
+            let key = same_key(self, "k", |c| format!("l.{c}"), "l.\"_ETL_EXACT\"");
             format!(" AND EXISTS (SELECT 1 FROM {} AS k WHERE k.\"_SEQ\" = {} AND {key})", self.landing.sql(), literal(&token.to_string()))
         });
         format!(

@@ -44,6 +44,7 @@ mod narrow;
 mod opening;
 mod plan;
 mod progress;
+mod refusal;
 mod replay;
 mod requests;
 mod sending;

@@ -304,7 +304,8 @@ impl Identity {
         // What was rejected before the snapshot is in it.
         let rejected = opened.rejected.max(progress.rejected);
         let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", rejected.to_string())];
-        let statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
+        let mut statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
+        statements.extend(unfinished.and_then(|old| self.shared.dead_letters.forget_snapshot(&self.row, old)));
         self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
         progress.snapshot = Some(lsn);
         progress.snapshot_done = false;

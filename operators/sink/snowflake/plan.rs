@@ -35,8 +35,6 @@ pub(super) struct TablePlan {
     pub(super) json_names: Vec<Box<[u8]>>,
     /// Whether a row with a value that its column cannot hold is refused.
     pub(super) strict: bool,
-    /// Whether rows are found by their key.
-    pub(super) merge: bool,
 }
 
 impl TablePlan {
@@ -72,7 +70,7 @@ impl TablePlan {
         });
         let json_names = json_names.collect();
         let rows = RowWriter::new(written.as_ref().map_or(schema, |(less, _)| less), &stored, Dialect::Snowflake);
-        Ok(Self { schema: Arc::clone(schema), columns, key, names, written, rows, json_names, strict, merge })
+        Ok(Self { schema: Arc::clone(schema), columns, key, names, written, rows, json_names, strict })
     }
 
     /// The batch with the columns that are written.

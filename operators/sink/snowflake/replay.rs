@@ -19,11 +19,11 @@
 
 use super::channel::Channel;
 use super::context::Shared;
-use super::fold::folding;
+use super::fold::{folding, same_key};
 use super::ledger::just_before;
 use super::letter_table::Kept;
 use super::merge::MergeTable;
-use super::names::{channel, quote};
+use super::names::channel;
 use super::opening::Identity;
 use super::progress::Progress;
 use super::requests::{Frame, frame};
@@ -156,9 +156,6 @@ impl Letters {
         if !options.merge {
             return None;
         }
-        if letter.code == super::errors::SF_KEY_VALUE.id {
-            return Some(("kept", "no row is found by a key that its column cannot hold: run `etl-stream resync` once its type fits"));
-        }
         if letter.op == 't' {
             return Some(("kept", "a truncate cannot be made afterwards: run `etl-stream resync` for the table"));
         }
@@ -208,7 +205,8 @@ impl Letters {
             if statuses.into_iter().flatten().any(|status| status.committed >= last) {
                 break;
             }
-            let late = || CodedError::transient(super::errors::SF_UNREACHABLE, format!("rows of channel \"{name}\" were not committed in time"));
+            let late =
+                || CodedError::transient(super::errors::SF_UNREACHABLE, format!("rows of channel \"{name}\" were not committed in time"));
             tokio::time::sleep(pauses.next().ok_or_else(late)?.min(Duration::from_secs(1))).await;
         }
         landed.extend(self.landed(identity, letters).await?);
@@ -263,7 +261,10 @@ impl Letters {
                 return Ok(REPLAYED);
             }
             if self.landed(identity, &[kept]).await?.is_empty() {
-                return Ok(("kept", "a merge removed it from the landing table (`landing_retention: 0s`): try again, best with the pipeline stopped"));
+                return Ok((
+                    "kept",
+                    "a merge removed it from the landing table (`landing_retention: 0s`): try again, best with the pipeline stopped",
+                ));
             }
         }
         Ok(("kept", "the pipeline merged too often in between: try again"))
@@ -275,10 +276,7 @@ impl Letters {
         let at = literal(&token.to_string());
         let fence = literal(&progress.fence.to_string());
         let doing = format!("looking for what came after a replayed row of {landing}");
-        let on = |other: &str| {
-            let equal = table.key.iter().map(|c| format!("{other}.{0} = k.{0}", quote(c)));
-            equal.collect::<Vec<_>>().join(" AND ")
-        };
+        let on = |other: &str| same_key(table, other, |c| format!("k.{c}"), "k.\"_ETL_EXACT\"");
         let retention = self.shared.options.retention.as_secs();
         let row = format!(
             "SELECT IFF(k.\"_UNCHANGED\" IS NULL, 0, 1), IFF(k.\"_COMMIT_TS\" < DATEADD(second, {}, CURRENT_TIMESTAMP()), 1, 0), \
@@ -288,15 +286,12 @@ impl Letters {
         );
         let facts = self.shared.sql.query(&doing, &row, &[]).await?;
         let fact = |at: usize| facts.first().and_then(|row| row.get(at)?.as_deref()) != Some("0");
-        let (leaves_out, swept, truncated) = (fact(0), fact(1), fact(2));
+        let (leaves_out, swept, truncated) = (fact(0), retention == 0 || fact(1), fact(2));
         if truncated {
             return Ok(Some(SUPERSEDED));
         }
-        let target = format!(
-            "SELECT t.\"_ETL_SEQ\" FROM {} AS t JOIN {landing} AS k ON {} WHERE k.\"_SEQ\" = {at}",
-            table.target.sql(),
-            on("t")
-        );
+        let target =
+            format!("SELECT t.\"_ETL_SEQ\" FROM {} AS t JOIN {landing} AS k ON {} WHERE k.\"_SEQ\" = {at}", table.target.sql(), on("t"));
         let target = self.shared.sql.query(&doing, &target, &[]).await?;
         let merged: Option<Token> = target.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
         if swept {

@@ -10,11 +10,11 @@
 //! Hot path: no allocation per row or value; buffers are reused within a batch.
 
 use super::super::json::{write_string, write_timestamptz};
-use super::errors::{SF_KEY_VALUE, SF_ROW_SIZE, SF_STRICT};
+use super::errors::SF_ROW_SIZE;
 use super::narrow::narrow;
 use super::plan::TablePlan;
+use super::refusal::{Refused, too_large, unheld};
 use crate::contract::{CodedError, RowBatch, Token};
-use arrow::array::Array;
 use bytes::Bytes;
 use std::io::Write;
 
@@ -170,15 +170,6 @@ pub(super) fn frame(lines: &[u8], token: Token) -> Result<Option<Frame>, CodedEr
     Ok((body.len() <= LIMIT).then_some(Frame { body, first: token, last: token, rows }))
 }
 
-/// A row that is not sent.
-#[derive(Debug)]
-pub(super) struct Refused {
-    /// Which row of the batch.
-    pub(super) row: usize,
-    /// Why.
-    pub(super) error: CodedError,
-}
-
 /// Rows of one channel, as they go out.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
@@ -186,8 +177,8 @@ pub(super) struct Requests {
     pub(super) frames: Vec<Frame>,
     /// Values that stand in `_ETL_EXACT` instead of their column.
     pub(super) exact: u64,
-    /// Rows that no request has, in order: `SF0011` for one larger than a request may be, `SF0020` for a key
-    /// that its column cannot hold, `SF0015` for another such value when the plan is strict.
+    /// Rows that no request has, in order: `SF0011` for one larger than a request may be, `SF0015` for a value that
+    /// its column cannot hold when the plan is strict.
     pub(super) refused: Vec<Refused>,
 }
 
@@ -211,40 +202,6 @@ pub(super) fn lines(plan: &TablePlan, rows: RowBatch) -> Vec<String> {
         String::from_utf8_lossy(&text).into_owned()
     };
     (0..rows.len()).map(line).collect()
-}
-
-/// Rows with a value that its column cannot hold where that is not taken. `rows` are as they are written.
-fn unheld(plan: &TablePlan, rows: &RowBatch) -> Vec<Refused> {
-    let mut refused: Vec<Refused> = Vec::new();
-    if rows.exact.is_empty() || !(plan.strict || plan.merge) {
-        return refused;
-    }
-    let key = plan.key_names();
-    for (row, column, _) in rows.exact.iter() {
-        if !rows.columns[column].is_null(row) || refused.last().is_some_and(|last| last.row == row) {
-            continue;
-        }
-        let in_key = plan.merge && key.contains(&plan.columns[column].name);
-        if !in_key && !plan.strict {
-            continue;
-        }
-        let message = format!(
-            "a value of column \"{}\" of table \"{}\" at {} cannot be held by type {}",
-            rows.table.columns[column].name,
-            plan.schema.full_name(),
-            rows.token(row),
-            plan.columns[column].ty
-        );
-        let error = if in_key {
-            CodedError::definite(SF_KEY_VALUE, message)
-                .hint("a key must be exact for rows to be found by it: make it text with a `cast` operator, or write the table with `write_mode: append`")
-        } else {
-            CodedError::definite(SF_STRICT, message)
-                .hint("without `strict: true` the column is NULL there and _ETL_EXACT has the value's exact text")
-        };
-        refused.push(Refused { row, error });
-    }
-    refused
 }
 
 fn encode_within(plan: &TablePlan, rows: RowBatch, limits: Limits) -> Result<Requests, CodedError> {
@@ -296,7 +253,7 @@ fn encode_within(plan: &TablePlan, rows: RowBatch, limits: Limits) -> Result<Req
         frames.retain(|frame| {
             let fits = frame.body.len() <= limits.compressed;
             if !fits {
-                refused.push(too_large(plan, &rows, frame, limits));
+                refused.push(too_large(plan, &rows, frame, limits.compressed));
             }
             fits
         });
@@ -305,23 +262,9 @@ fn encode_within(plan: &TablePlan, rows: RowBatch, limits: Limits) -> Result<Req
     Ok(Requests { frames, exact: exact as u64, refused })
 }
 
-/// The row of a request that is larger than it may be: it has no other.
-#[cold]
-fn too_large(plan: &TablePlan, rows: &RowBatch, frame: &Frame, limits: Limits) -> Refused {
-    let message = format!(
-        "a row of table \"{}\" at {} takes {} bytes compressed; a request to Snowpipe Streaming takes {}",
-        plan.schema.full_name(),
-        frame.last,
-        frame.body.len(),
-        limits.compressed
-    );
-    let row = rows.len() - rows.after(frame.last).len() - 1;
-    let hint = "leave the column with the large value out with a `project` operator";
-    Refused { row, error: CodedError::definite(SF_ROW_SIZE, message).hint(hint) }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::errors::SF_STRICT;
     use super::super::tests::{batch_of, schema};
     use super::*;
     use crate::contract::{Cells, ColumnType};
@@ -358,7 +301,10 @@ mod tests {
         rows.unchanged.push(1, 1, ());
         rows.exact = Cells::default();
         rows.exact.push(0, 0, "1'\"".into());
-        assert_eq!(lines(&plan, rows.clone()).join("\n") + "\n", String::from_utf8(plain(&encode(&plan, rows.clone()).unwrap().frames)).unwrap());
+        assert_eq!(
+            lines(&plan, rows.clone()).join("\n") + "\n",
+            String::from_utf8(plain(&encode(&plan, rows.clone()).unwrap().frames)).unwrap()
+        );
         let Requests { frames, exact, refused } = encode(&plan, rows).unwrap();
         assert_eq!((frames.len(), frames[0].rows, exact, refused.len()), (1, 2, 1, 0));
         let text = String::from_utf8(plain(&frames)).unwrap();
@@ -411,13 +357,14 @@ mod tests {
     fn values_that_a_column_cannot_hold() {
         let columns = [("id", ColumnType::Date), ("d", ColumnType::Date)];
         let table = schema("pg", "public", "t", &columns, 1);
-        let column = |far: usize| Arc::new(arrow::array::Date32Array::from_iter_values((0..4).map(|row| if row == far { 9_999_999 } else { 0 })));
+        let column =
+            |far: usize| Arc::new(arrow::array::Date32Array::from_iter_values((0..4).map(|row| if row == far { 9_999_999 } else { 0 })));
         let rows = batch_of(&table, vec![column(1), column(2)]);
         for (merge, strict, expected) in [
             (false, false, vec![]),
-            (true, false, vec![(1, SF_KEY_VALUE)]),
+            (true, false, vec![]),
             (false, true, vec![(1, SF_STRICT), (2, SF_STRICT)]),
-            (true, true, vec![(1, SF_KEY_VALUE), (2, SF_STRICT)]),
+            (true, true, vec![(1, SF_STRICT), (2, SF_STRICT)]),
         ] {
             let plan = TablePlan::new(&table, merge, strict, None).unwrap();
             let requests = encode(&plan, rows.clone()).unwrap();

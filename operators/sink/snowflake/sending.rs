@@ -3,9 +3,10 @@
 
 use super::channel::Channel;
 use super::context::Shared;
-use super::plan::TablePlan;
 use super::letter::{self, Letter};
-use super::requests::{Frame, Refused, Requests, encode};
+use super::plan::TablePlan;
+use super::refusal::Refused;
+use super::requests::{Frame, Requests, encode};
 use super::shard;
 use crate::contract::{CodedError, RowBatch, Token};
 use std::sync::Arc;

@@ -255,7 +255,11 @@ write_mode: merge
             _ => false,
         };
         if empty {
-            wrong("/dead_letter", "it names no place for dead letters".into(), "leave it out, or write { table: NAME }, { folder: PATH } or stop");
+            wrong(
+                "/dead_letter",
+                "it names no place for dead letters".into(),
+                "leave it out, or write { table: NAME }, { folder: PATH } or stop",
+            );
         }
         if self.write_mode == WriteMode::Append && self.deletes == Deletes::Soft {
             wrong("/deletes", "there is no target to mark rows in with `write_mode: append`".into(), "leave `deletes` out");
