@@ -206,7 +206,17 @@ mod tests {
         let name = |table: &str| TableName { database: "D".into(), schema: "S".into(), table: table.into() };
         let row = ProgressKey { pipeline: "p".into(), source: "s".into(), schema: "public".into(), table: "t".into() };
         let (key, values) = (vec!["ID".into()], vec!["A".into(), "n".into()]);
-        MergeTable { target: name("T"), landing: name("T__CHANGES"), progress: name("P"), row, key, beyond: Vec::new(), values, soft, only: None }
+        MergeTable {
+            target: name("T"),
+            landing: name("T__CHANGES"),
+            progress: name("P"),
+            row,
+            key,
+            beyond: Vec::new(),
+            values,
+            soft,
+            only: None,
+        }
     }
 
     fn t(ordinal: u64) -> Token {
