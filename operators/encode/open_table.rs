@@ -17,6 +17,13 @@ const MOST_BYTES: usize = 8 << 20;
 const RUN_CELLS: usize = 4_096;
 const RUN_BYTES: usize = 256 << 10;
 
+/// Takes a value that was not sent from the old row.
+fn fill((old, new): (&Cell, &mut Cell)) {
+    if new.is_unchanged() {
+        *new = *old;
+    }
+}
+
 /// A batch being built.
 pub(super) struct OpenTable {
     pub(super) table: Arc<TableSchema>,
@@ -141,20 +148,18 @@ impl OpenTable {
                 cells.resize(base + width, Cell::NULL);
                 self.add(Op::Truncate, commit, row.ordinal);
             }
-            Change::UpdateKey => self.add_moved(commit, row.ordinal, cells),
-            Change::UpdateFull => {
+            update @ (Change::UpdateKey | Change::UpdateFull) => {
                 let pair = cells.get_mut(base..).unwrap_or_default();
                 let (old, new) = pair.split_at_mut(width.min(pair.len()));
-                let moved = self.key.iter().any(|at| match (old.get(*at), new.get(*at)) {
-                    (Some(old), Some(new)) => !new.is_unchanged() && old.field(&raw.bytes) != new.field(&raw.bytes),
-                    _ => false,
-                });
-                for (old, new) in old.iter().zip(new) {
-                    if new.is_unchanged() {
-                        *new = *old;
-                    }
+                // A key that is stored out of line is sent with the old row only, changed or not.
+                if update == Change::UpdateFull {
+                    old.iter().zip(&mut *new).for_each(fill);
+                } else {
+                    self.key.iter().for_each(|at| old.get(*at).zip(new.get_mut(*at)).into_iter().for_each(fill));
                 }
-                if moved {
+                let differs = |at: &usize| old.get(*at).map(|c| c.field(&raw.bytes)) != new.get(*at).map(|c| c.field(&raw.bytes));
+                // Without a key the whole row is what tells it from others.
+                if self.key.is_empty() || self.key.iter().any(differs) {
                     self.add_moved(commit, row.ordinal, cells);
                 } else {
                     cells.drain(base..base + width);
@@ -165,7 +170,7 @@ impl OpenTable {
         Ok(())
     }
 
-    /// A changed key: the old key's delete and the new key's insert.
+    /// A changed key, or any update of a table without one: the old row's delete and the new row's insert.
     fn add_moved(&mut self, commit: &Commit, ordinal: u64, cells: &[Cell]) {
         self.add(Op::Delete, commit, ordinal);
         self.add_new(Op::Insert, commit, ordinal.saturating_add(1), cells);

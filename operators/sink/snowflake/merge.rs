@@ -11,7 +11,8 @@
 //! # Guarantees
 //! Whole transactions only. The outcome is the same however the log is cut into merges. Every statement
 //! reads the landing table only while the progress row says `from`: a merge that was made already, here or by
-//! another process, changes nothing.
+//! another process, changes nothing. A value that PostgreSQL did not send and that no row holds fails the
+//! merge, which then changes nothing; what a snapshot in the same merge replaces is not asked for.
 
 use super::fold::{folding, plain, same_key};
 use super::ledger::{Ledger, just_before};
@@ -111,9 +112,9 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
         for at in clears {
             if begins == Some(at) {
                 // Rows that the snapshot has again must not be marked for a moment and lose their values.
-                segments(table, ledger, (low, at), from, &mut all);
+                segments(table, ledger, (low, at), (from, false), &mut all);
             } else {
-                segments(table, ledger, (low, just_before(at)), from, &mut all);
+                segments(table, ledger, (low, just_before(at)), (from, true), &mut all);
                 all.push(table.clear(at, from));
             }
             low = at;
@@ -122,7 +123,7 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
         all.push(table.clear(*last, from));
         low = *last;
     }
-    segments(table, ledger, (low, fence), from, &mut all);
+    segments(table, ledger, (low, fence), (from, true), &mut all);
     if table.soft
         && let Some((at, lsn)) = begins.zip(snapshot)
     {
@@ -147,8 +148,9 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
     all
 }
 
-/// Merges `(low, high]` by one statement, or by more where moves are chained.
-fn segments(table: &MergeTable, ledger: &Ledger, (mut low, high): (Token, Token), from: Token, all: &mut Vec<String>) {
+/// Merges `(low, high]` by one statement, or by more where moves are chained. `how`: where the merge starts, and
+/// whether a value that is not known fails it.
+fn segments(table: &MergeTable, ledger: &Ledger, (mut low, high): (Token, Token), how: (Token, bool), all: &mut Vec<String>) {
     let mut arrived: HashSet<u64> = HashSet::new();
     // Hashes of what an earlier process saw are not known: after such a move every move may be chained.
     let mut blind = false;
@@ -156,17 +158,17 @@ fn segments(table: &MergeTable, ledger: &Ledger, (mut low, high): (Token, Token)
         let chained = blind || arrived.contains(&moved.from) || (!moved.hashed && !arrived.is_empty());
         if chained {
             let cut = just_before(moved.delete);
-            segment(table, ledger, (low, cut), from, all);
+            segment(table, ledger, (low, cut), how, all);
             low = cut;
             arrived.clear();
         }
         arrived.insert(moved.to);
         blind = !moved.hashed;
     }
-    segment(table, ledger, (low, high), from, all);
+    segment(table, ledger, (low, high), how, all);
 }
 
-fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), from: Token, all: &mut Vec<String>) {
+fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), (from, strict): (Token, bool), all: &mut Vec<String>) {
     if bounds.0 >= bounds.1 {
         return;
     }
@@ -176,7 +178,7 @@ fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), from: To
     }
     // A soft delete keeps every value of the row, so every column is looked for there.
     let folded: Vec<&String> = table.values.iter().filter(|name| table.soft || unchanged.contains(name)).collect();
-    all.push(folding(table, &folded, bounds, from));
+    all.push(folding(table, &folded, bounds, from, strict));
 }
 
 /// Deletes what an unfinished snapshot at `old` left, and begins the one at `new`.

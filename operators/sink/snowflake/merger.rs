@@ -28,7 +28,7 @@ pub(super) async fn merge(
     sweep: Option<Duration>,
 ) -> Result<Merged, CodedError> {
     let _permit = shared.merges.acquire().await;
-    let doing = format!("merging into {}", table.target.sql());
+    let doing = format!("merging table \"{}.{}\" into {} up to {}", table.row.schema, table.row.table, table.target.sql(), range.fence);
     let handles = shared.sql.transaction(&doing, statements).await?;
     // The statement before COMMIT moved the fence; its count says whether this merge was the one.
     let moved = match handles.len().checked_sub(2).and_then(|at| handles.get(at)) {

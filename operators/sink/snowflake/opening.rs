@@ -226,9 +226,9 @@ impl Identity {
         let options = &self.shared.options;
         // All that can be refused is, before anything is made.
         let plan = TablePlan::new(schema, options.merge, options.strict, None)?;
-        self.shared.targets.claim(&self.places.target, schema)?;
+        self.shared.targets.claim(&self.shared.naming, &self.places, options.merge, schema)?;
         let name = self.shared.naming.progress();
-        self.shared.progress(&name).open(&self.row, schema, &self.places, &plan.key_names(), options.channels).await
+        self.shared.progress(&name).open(&self.row, schema, &self.places, &plan.key_names(), options.channels, options.merge).await
     }
 
     /// Opens the table for its first delivery. What an earlier process left is noted in `ledger`, unless it

@@ -51,7 +51,7 @@ impl TablePlan {
         if merge && key.is_empty() {
             let message = format!("table \"{}\" of source \"{}\" has no key to merge by", schema.full_name(), schema.source);
             return Err(CodedError::definite(SF_NO_KEY, message).hint(
-                "give it a primary key, or set REPLICA IDENTITY FULL and name the columns under `keys:` of the source, or write it with `write_mode: append`",
+                "give it a primary key that is not deferrable, or set REPLICA IDENTITY FULL and name the columns under `keys:` of the source, or write it with `write_mode: append`",
             ));
         }
         let kept: Vec<usize> = (0..names.len()).filter(|at| known.is_none_or(|known| known.contains(&names[*at]))).collect();
@@ -113,5 +113,11 @@ impl Places {
         let target = naming.target(source, schema, table);
         let landing = naming.landing(&target);
         Self { target, landing }
+    }
+
+    /// The target whose changes would land where this table's target is.
+    pub(super) fn lands_at(&self) -> Option<TableName> {
+        let table = names::unlanded(&self.target.table).filter(|_| self.landing.schema == self.target.schema)?;
+        Some(TableName { table: table.to_owned(), ..self.target.clone() })
     }
 }

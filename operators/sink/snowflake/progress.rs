@@ -92,7 +92,7 @@ impl ProgressTable<'_> {
     /// Reads a table's row, or makes it.
     ///
     /// # Errors
-    /// `SF0005` when the target is another table's.
+    /// `SF0005` when the target, or the landing table, is another table's.
     pub(super) async fn open(
         &self,
         key: &ProgressKey,
@@ -100,13 +100,22 @@ impl ProgressTable<'_> {
         places: &Places,
         key_columns: &[String],
         channels: usize,
+        merge: bool,
     ) -> Result<Progress, CodedError> {
         let doing = format!("reading the progress of table \"{}\"", table.full_name());
         let target = places.target.sql();
-        let query = format!("SELECT {COLUMNS} FROM {} WHERE \"TARGET\" = ?", self.name.sql());
-        let rows = self.sql.query(&doing, &query, &[&target]).await?;
+        // The tables that would meet this one: with the same target, and with a target where one of us lands.
+        let lands = places.landing.sql();
+        let landed = places.lands_at().map_or_else(|| target.clone(), |other| other.sql());
+        let query = format!("SELECT {COLUMNS}, \"TARGET\" FROM {} WHERE \"TARGET\" IN (?, ?, ?)", self.name.sql());
+        let rows = self.sql.query(&doing, &query, &[&target, &lands, &landed]).await?;
         let mut own = None;
-        for (other, progress) in rows.iter().map(|row| read(row)) {
+        for row in &rows {
+            let (other, progress) = read(row);
+            let same = row.last().and_then(Option::as_deref) == Some(&target);
+            if !same && (!merge || (&other.source, &other.schema, &other.table) == (&key.source, &key.schema, &key.table)) {
+                continue;
+            }
             if other == *key {
                 own = Some(progress);
             } else if (&other.source, &other.schema, &other.table) != (&key.source, &key.schema, &key.table) {

@@ -21,6 +21,7 @@ use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, Storage, Tabl
 use hashbrown::HashMap;
 use std::sync::Arc;
 use tokio_postgres::{Client, Error};
+use tracing::warn;
 
 /// The first version whose publications can have generated columns.
 const PUBLISHES_GENERATED: u32 = 180_000;
@@ -184,6 +185,20 @@ impl Catalog {
         Ok(found)
     }
 
+    /// Says when the settings' key is none that PostgreSQL enforces.
+    fn doubt_key(&self, table: &TableSchema, facts: Option<&TableFacts>) {
+        let configured = self.configured(&table.schema, &table.name);
+        let used = key_names(table.identity, facts, configured);
+        if let Some(names) = configured.filter(|names| used == Some(names))
+            && !facts.is_some_and(|facts| facts.keeps_apart(names))
+        {
+            warn!(
+                table = table.full_name(),
+                "no unique index, checked at once and over columns without nulls, keeps rows apart by the columns of `keys`: rows that share them become one where rows are merged"
+            );
+        }
+    }
+
     /// The schemas of published tables, as the catalog has them now.
     pub(super) async fn describe(
         &mut self,
@@ -215,6 +230,7 @@ impl Catalog {
             };
             self.number_keys(&mut schema, known)?;
             self.remember(&schema);
+            self.doubt_key(&schema, known);
             schemas.push(Arc::new(schema));
         }
         Ok(schemas)

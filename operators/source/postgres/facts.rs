@@ -38,6 +38,8 @@ pub(super) struct TableFacts {
     pub primary_key: Option<Vec<String>>,
     /// Names of the replica identity index's columns.
     pub identity_index: Option<Vec<String>>,
+    /// Columns that are unique among themselves at every moment, by other indexes.
+    pub unique: Vec<Vec<String>>,
     /// `pg_relation_filenode`; nothing for a partitioned table.
     pub file: Option<u32>,
 }
@@ -46,6 +48,13 @@ impl TableFacts {
     /// Columns that are there now.
     pub(super) fn there(&self) -> impl Iterator<Item = &ColumnFacts> {
         self.columns.iter().filter(|column| !column.dropped)
+    }
+
+    /// Whether PostgreSQL keeps rows apart by these columns at every moment, nulls included.
+    pub(super) fn keeps_apart(&self, names: &[String]) -> bool {
+        let never_null = |name: &String| self.there().any(|c| c.name == *name && c.not_null);
+        let mut indexes = self.unique.iter().chain(&self.primary_key).chain(&self.identity_index);
+        names.iter().all(never_null) && indexes.any(|index| index.iter().all(|name| names.contains(name)))
     }
 
     /// One of them by its number.
@@ -83,12 +92,15 @@ pub(super) async fn facts(client: &Client, ids: &[u32]) -> Result<HashMap<u32, T
          WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 ORDER BY a.attrelid, a.attnum",
         &parameters,
     );
+    // A deferrable key is none, as PostgreSQL's own replication has it: within a transaction two rows may have the
+    // same one, and the stream does not say which of them a change is about.
     let keys = client.query(
         "SELECT i.indrelid, i.indisprimary, i.indisreplident,
                 ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY k(attnum, place)
                       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                       WHERE k.place <= i.indnkeyatts ORDER BY k.place)
-         FROM pg_index i WHERE i.indrelid = ANY($1::oid[]) AND (i.indisprimary OR i.indisreplident)",
+         FROM pg_index i WHERE i.indrelid = ANY($1::oid[]) AND i.indisunique AND i.indimmediate AND i.indisvalid
+           AND i.indpred IS NULL AND i.indexprs IS NULL",
         &parameters,
     );
     let (columns, keys) = tokio::try_join!(columns, keys)?;
@@ -105,6 +117,8 @@ pub(super) async fn facts(client: &Client, ids: &[u32]) -> Result<HashMap<u32, T
         }
         if row.try_get(2)? {
             table.identity_index = Some(names);
+        } else {
+            table.unique.push(names);
         }
     }
     Ok(tables)

@@ -20,11 +20,12 @@
 //! credit; status goes out regardless, so that a stalled sink does not cost the connection.
 //!
 //! # Files
-//! `connect` reaches the server; `setup` checks it; `catalog`, `facts`, `numbers` and `types` describe tables; `snapshot` and
+//! `connect` reaches the server; `setup` checks it, `advice` says what will not come; `catalog`, `facts`, `numbers` and `types` describe tables; `snapshot` and
 //! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `hold`, `spill`, `replay` and `streamed` keep
 //! large transactions until they commit; `confirm` and `report` answer the server; `state` survives restarts; `begin` is
 //! the first start, `run` holds it together.
 
+mod advice;
 mod assemble;
 mod begin;
 mod catalog;
@@ -38,8 +39,8 @@ mod facts;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-mod numbers;
 mod hold;
+mod numbers;
 mod quote;
 mod replay;
 mod report;

@@ -5,6 +5,7 @@
 //! A slot or publication that this source did not make is never dropped. A slot whose state is missing,
 //! or a state whose slot is missing, is refused: going on would lose or repeat changes.
 
+use super::advice;
 use super::catalog::{self, Published};
 use super::connect::{classify, sqlstate};
 use super::quote::{identifier, literal, table};
@@ -292,7 +293,8 @@ pub(super) async fn publication(
     wanted.retain(|(schema, table)| settings.tables.matches(schema, table));
     if !exists {
         if wanted.is_empty() {
-            return Err(no_table(settings, server));
+            let left_out = advice::left_out(client, settings, |_, _| false).await.map_err(failed)?;
+            return Err(no_table(settings, server, &left_out));
         }
         if !may_add {
             return Err(CodedError::definite(
@@ -317,9 +319,15 @@ pub(super) async fn publication(
         }
     }
     tables.retain(|t| settings.tables.matches(&t.schema, &t.name));
+    let comes = |schema: &str, name: &str| tables.iter().any(|t| t.schema == schema && t.name == name);
+    let left_out = advice::left_out(client, settings, comes).await.map_err(failed)?;
     if tables.is_empty() {
-        return Err(no_table(settings, server));
+        return Err(no_table(settings, server, &left_out));
     }
+    for reason in left_out {
+        warn!("a table that `tables` names does not come: {reason}");
+    }
+    advice::operations(client, name).await.map_err(failed)?;
     for table in tables.iter().filter(|t| t.identity == b'n') {
         warn!(
             table = format!("{}.{}", table.schema, table.name),
@@ -337,10 +345,13 @@ pub(super) fn check_readable(tables: &[Published], server: &Server) -> Result<()
         .hint(format!("GRANT SELECT ON {} TO {user}; or exclude the table", self::table(&table.schema, &table.name))))
 }
 
-fn no_table(settings: &Settings, server: &Server) -> CodedError {
+fn no_table(settings: &Settings, server: &Server, left_out: &[String]) -> CodedError {
     let (name, database) = (&settings.publication, &server.database);
+    let reasons: String = left_out.iter().map(|reason| format!("{reason}; ")).collect();
     CodedError::definite(codes::NO_TABLE, format!("no table of database \"{database}\" and publication \"{name}\" is selected by `tables`"))
-        .hint("patterns are schema.table and case-sensitive; system, temporary and unlogged tables and single partitions never match")
+        .hint(format!(
+            "{reasons}patterns are schema.table and case-sensitive; views, system, temporary and unlogged tables and single partitions never match"
+        ))
 }
 
 fn list(tables: &[(String, String)]) -> String {
