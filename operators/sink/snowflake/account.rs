@@ -136,6 +136,7 @@ async fn account(identity: Identity, mut question: Question) -> Result<Accounted
         let Question { known, total, whole, .. } = question;
         if !whole || known + found >= total {
             let rejected = if whole { total } else { total.min(known + found) }.max(known);
+            identity.letters.fetch_or(!letters.is_empty(), std::sync::atomic::Ordering::AcqRel);
             if rejected != known || !letters.is_empty() {
                 shared.dead_letters.write(shared, &identity.row, letters, Some((known, rejected))).await?;
             }

@@ -21,6 +21,8 @@ use super::progress::{ProgressKey, lsn_text};
 use super::sql::literal;
 use crate::contract::Token;
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A table to merge.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub(super) struct MergeTable {
     pub(super) soft: bool,
     /// Merges one key alone: that of the row with this token.
     pub(super) only: Option<Token>,
+    /// Whether the table has dead letters: a value that is not known may then be one of theirs.
+    pub(super) letters: Arc<AtomicBool>,
 }
 
 impl MergeTable {
@@ -101,6 +105,8 @@ pub(super) struct Range {
 /// The statements between `BEGIN` and `COMMIT`; the last one moves the fence and touches one row.
 pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> Vec<String> {
     let Range { from, fence, snapshot, delete_landed } = range;
+    // Until they are replayed, what only a dead letter says is null.
+    let strict = !table.letters.load(Ordering::Acquire);
     // A snapshot's rows replace all that was there: it begins like a truncate, just before its first row.
     let begins = snapshot.map(|lsn| just_before(Token::new(lsn, 0))).filter(|at| *at >= from && *at < fence);
     let mut clears = ledger.truncates(from, fence);
@@ -114,7 +120,7 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
                 // Rows that the snapshot has again must not be marked for a moment and lose their values.
                 segments(table, ledger, (low, at), (from, false), &mut all);
             } else {
-                segments(table, ledger, (low, just_before(at)), (from, true), &mut all);
+                segments(table, ledger, (low, just_before(at)), (from, strict), &mut all);
                 all.push(table.clear(at, from));
             }
             low = at;
@@ -123,7 +129,7 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
         all.push(table.clear(*last, from));
         low = *last;
     }
-    segments(table, ledger, (low, fence), (from, true), &mut all);
+    segments(table, ledger, (low, fence), (from, strict), &mut all);
     if table.soft
         && let Some((at, lsn)) = begins.zip(snapshot)
     {
@@ -218,6 +224,7 @@ mod tests {
             values,
             soft,
             only: None,
+            letters: Arc::default(),
         }
     }
 

@@ -20,6 +20,7 @@ use super::streaming::Pipe;
 use super::types::SfType;
 use crate::contract::{CodedError, Lsn, TableSchema, Token};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A schema that comes into force.
 #[derive(Clone, Copy)]
@@ -73,6 +74,8 @@ pub(super) struct Identity {
     pub(super) row: ProgressKey,
     /// Its tables.
     pub(super) places: Places,
+    /// Whether the table has dead letters.
+    pub(super) letters: Arc<AtomicBool>,
 }
 
 impl Identity {
@@ -80,11 +83,19 @@ impl Identity {
     pub(super) fn new(shared: Arc<Shared>, pipeline: &str, source: &str, schema: &str, table: &str) -> Self {
         let places = Places::of(&shared.naming, source, schema, table);
         let row = ProgressKey { pipeline: pipeline.into(), source: source.into(), schema: schema.into(), table: table.into() };
-        Self { shared, row, places }
+        Self { shared, row, places, letters: Arc::default() }
     }
 
     fn full_name(&self) -> String {
         format!("{}.{}", self.row.schema, self.row.table)
+    }
+
+    /// Notes whether an earlier process left dead letters of the table.
+    pub(super) async fn note_letters(&self) -> Result<(), CodedError> {
+        let all = (Token::ZERO, Token::end_of(u64::MAX));
+        let known = self.shared.dead_letters.known(&self.shared, &self.row, all, 0).await?;
+        self.letters.fetch_or(!known.is_empty(), Ordering::AcqRel);
+        Ok(())
     }
 
     /// What merges the table, given its columns' stored names.
@@ -99,6 +110,7 @@ impl Identity {
             beyond,
             soft: self.shared.options.soft,
             only: None,
+            letters: Arc::clone(&self.letters),
         }
     }
 
@@ -242,6 +254,7 @@ impl Identity {
     ) -> Result<(Opened, Vec<Channel>), CodedError> {
         let (plan, merge, _) = self.fit(coming, &mut progress).await?;
         let channels = self.channels(progress.channels).await?;
+        self.note_letters().await?;
         if self.shared.options.merge && !noted {
             load(&self.shared, &self.places.landing, progress.fence, ledger).await?;
         }

@@ -241,7 +241,7 @@ impl Letters {
             table.only = Some(token);
             let folded: Vec<&String> = table.values.iter().collect();
             let statements = vec![
-                folding(&table, &folded, (just_before(token), fence), fence),
+                folding(&table, &folded, (just_before(token), fence), fence, false),
                 // Says whether the fence was where it should be, and the row still there.
                 format!(
                     "UPDATE {} SET \"UPDATED_AT\" = CURRENT_TIMESTAMP() WHERE {} AND \"FENCE\" = {} \

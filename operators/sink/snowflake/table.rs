@@ -141,6 +141,7 @@ impl Table {
         // Every table of the source asks at once.
         let _permit = shared.merges.acquire().await;
         let landing = &self.identity.places.landing;
+        self.identity.note_letters().await?;
         self.found = self.identity.found(progress).await?;
         if self.found.is_some() {
             merger::load(&self.identity.shared, landing, progress.fence, &mut self.ledger).await?;
@@ -386,6 +387,7 @@ impl Table {
         let shared = Arc::clone(&self.identity.shared);
         let channels = std::mem::take(&mut self.channels);
         let owner = self.identity.row.clone();
+        self.identity.letters.fetch_or(!refused.is_empty(), Ordering::AcqRel);
         let sending = async move {
             // Before any row after them is sent, so that a committed token never stands for a lost letter.
             if !refused.is_empty()
