@@ -12,6 +12,7 @@ mod batch;
 mod built_in;
 pub(crate) mod calendar;
 mod cells;
+mod dead_letter;
 mod error;
 pub(crate) mod float;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -32,6 +33,7 @@ mod wire;
 
 pub use batch::{Op, RowBatch};
 pub use cells::Cells;
+pub use dead_letter::{DeadLetter, DeadLetters, Replayed};
 pub use error::{Class, Code, CodedError, Exit};
 pub use item::{Item, Items, Mark};
 pub use node::{BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Render, SinkConfig, SourceConfig};

@@ -112,6 +112,8 @@ pub struct SinkStatus {
     pub bytes: AtomicU64,
     /// Rows the sink refused.
     pub rejected_rows: AtomicU64,
+    /// Of those, rows that are in the dead letter.
+    pub dead_letter_rows: AtomicU64,
     /// Requests tried again.
     pub retries: AtomicU64,
 }

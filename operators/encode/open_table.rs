@@ -44,6 +44,16 @@ pub(super) struct OpenTable {
     last: Option<Token>,
 }
 
+/// The first row of a run whose value a column does not take.
+#[cold]
+fn blame(table: &TableSchema, run: &Run<'_>, at: usize) -> Option<usize> {
+    let column = table.columns.get(at)?;
+    run.cells.chunks(run.width).position(|cells| {
+        let alone = Run { cells, first: 0, ..*run };
+        ColumnEncoder::new(column).append(&alone, at, &mut ExactTexts::default()).is_err()
+    })
+}
+
 impl OpenTable {
     pub(super) fn new(table: Arc<TableSchema>, opened: u64) -> Self {
         Self {
@@ -79,12 +89,13 @@ impl OpenTable {
                 if self.ops.len() >= full || self.bytes >= run_end {
                     break;
                 }
-                let commit = raw.commits.get(row.commit as usize).ok_or_else(|| error::tuple(&self.table, Fault::Shape))?;
+                let commit = raw.commits.get(row.commit as usize).ok_or_else(|| error::tuple(&self.table, None, Fault::Shape))?;
                 in_order = self.last < Some(Token::new(commit.lsn, row.ordinal));
                 if !in_order {
                     break;
                 }
-                self.row(raw, row, commit, cells).map_err(|fault| error::tuple(&self.table, fault))?;
+                let token = Token::new(commit.lsn, row.ordinal);
+                self.row(raw, row, commit, cells).map_err(|fault| error::tuple(&self.table, Some(token), fault))?;
                 rows = rest;
             }
             self.append_run(raw, cells, first)?;
@@ -111,7 +122,11 @@ impl OpenTable {
     fn append_run(&mut self, raw: &RawRows, cells: &[Cell], first: usize) -> Result<(), CodedError> {
         let run = Run { bytes: &raw.bytes, cells, width: self.columns.len().max(1), first };
         for (at, encoder) in self.columns.iter_mut().enumerate() {
-            encoder.append(&run, at, &mut self.exact).map_err(|malformed| error::value(&self.table, at, malformed))?;
+            encoder.append(&run, at, &mut self.exact).map_err(|malformed| {
+                let row = blame(&self.table, &run, at).map(|row| first + row);
+                let token = row.and_then(|row| Some(Token::new(*self.commit_lsn.get(row)?, *self.ordinal.get(row)?)));
+                error::value(&self.table, at, token, malformed)
+            })?;
         }
         Ok(())
     }

@@ -128,7 +128,8 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
         .iter()
         .map(|(name, sink)| {
             json!({ "sink": name, "rows": sink.rows.load(Ordering::Relaxed), "bytes": sink.bytes.load(Ordering::Relaxed),
-                    "rejected_rows": sink.rejected_rows.load(Ordering::Relaxed), "retries": sink.retries.load(Ordering::Relaxed) })
+                    "rejected_rows": sink.rejected_rows.load(Ordering::Relaxed),
+                    "dead_letter_rows": sink.dead_letter_rows.load(Ordering::Relaxed), "retries": sink.retries.load(Ordering::Relaxed) })
         })
         .collect();
     Json(json!({ "pipeline": &*served.pipeline, "sources": sources, "sinks": sinks }))

@@ -36,3 +36,5 @@ pub(super) const SF_STREAMING: Code = Code::new("SF0014", Exit::Failure);
 pub(super) const SF_STRICT: Code = Code::new("SF0015", Exit::Failure);
 /// A row without a key under `write_mode: merge`.
 pub(super) const SF_NULL_KEY: Code = Code::new("SF0016", Exit::Failure);
+/// A dead letter was not written or not read.
+pub(super) const SF_DEAD_LETTER: Code = Code::new("SF0021", Exit::Failure);

@@ -47,7 +47,7 @@ fn key_of(table: &MergeTable) -> String {
 }
 
 /// Whether the key of row `t` is the one that `value` and, as an object of exact texts, `exact` say.
-fn same_key(table: &MergeTable, t: &str, value: impl Fn(&str) -> String, exact: &str) -> String {
+pub(super) fn same_key(table: &MergeTable, t: &str, value: impl Fn(&str) -> String, exact: &str) -> String {
     let equal = |c: &str| {
         let (own, wanted) = (format!("{t}.{}", quote(c)), value(&quote(c)));
         if table.beyond.iter().any(|beyond| beyond == c) {

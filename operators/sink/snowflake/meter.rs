@@ -13,6 +13,7 @@ pub(super) struct Meter {
     rows: Counter,
     bytes: Counter,
     rejected: Counter,
+    sink: String,
     exact: Counter,
     ignored: Counter,
     retries: Counter,
@@ -30,6 +31,7 @@ impl Meter {
             refused: requests("refused"),
             rows: one("etl_stream_sink_committed_rows_total"),
             bytes: one("etl_stream_sink_sent_bytes_total"),
+            sink: sink.to_owned(),
             rejected: one("etl_stream_sink_rejected_rows_total"),
             exact: one("etl_stream_sink_exact_values_total"),
             ignored: one("etl_stream_sink_ignored_columns_total"),
@@ -95,6 +97,16 @@ impl Meter {
     /// Columns are left out: they are new, and new columns are ignored.
     pub(super) fn ignored(&self, columns: u64) {
         self.ignored.increment(columns);
+    }
+
+    /// Rows of a table went to the dead letter.
+    pub(super) fn dead_letters(&self, table: &str, code: &str, rows: u64) {
+        let labels = [("sink", self.sink.clone()), ("table", table.to_owned()), ("code", code.to_owned())];
+        counter!("etl_stream_dead_letter_rows_total", &labels).increment(rows);
+        self.rejected(rows);
+        self.status(|s| {
+            s.dead_letter_rows.fetch_add(rows, Ordering::Relaxed);
+        });
     }
 
     /// Values went to `_ETL_EXACT` instead of their column.

@@ -100,6 +100,11 @@ impl Naming {
         TableName { database: self.database.clone(), schema: self.landing_schema.clone(), table: format!("{}{LANDING}", target.table) }
     }
 
+    /// A table beside the landing tables, by its name as the user writes it.
+    pub(super) fn beside_landing(&self, name: &str) -> TableName {
+        TableName { database: self.database.clone(), schema: self.landing_schema.clone(), table: fold(name) }
+    }
+
     /// The bookkeeping table.
     pub(super) fn progress(&self) -> TableName {
         TableName { database: self.database.clone(), schema: self.landing_schema.clone(), table: "_ETL_STREAM_PROGRESS".into() }

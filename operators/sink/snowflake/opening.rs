@@ -20,6 +20,7 @@ use super::streaming::Pipe;
 use super::types::SfType;
 use crate::contract::{CodedError, Lsn, TableSchema, Token};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A schema that comes into force.
 #[derive(Clone, Copy)]
@@ -44,6 +45,8 @@ pub(super) struct Opened {
     pub(super) progress: Progress,
     /// Rejected rows over all channels, as of their opening.
     pub(super) rejected: u64,
+    /// Whether an earlier process ended before it knew which those are (see `account`).
+    pub(super) recovering: bool,
 }
 
 /// What to do about rows whose values are not known.
@@ -71,6 +74,8 @@ pub(super) struct Identity {
     pub(super) row: ProgressKey,
     /// Its tables.
     pub(super) places: Places,
+    /// Whether the table has dead letters.
+    pub(super) letters: Arc<AtomicBool>,
 }
 
 impl Identity {
@@ -78,11 +83,19 @@ impl Identity {
     pub(super) fn new(shared: Arc<Shared>, pipeline: &str, source: &str, schema: &str, table: &str) -> Self {
         let places = Places::of(&shared.naming, source, schema, table);
         let row = ProgressKey { pipeline: pipeline.into(), source: source.into(), schema: schema.into(), table: table.into() };
-        Self { shared, row, places }
+        Self { shared, row, places, letters: Arc::default() }
     }
 
     fn full_name(&self) -> String {
         format!("{}.{}", self.row.schema, self.row.table)
+    }
+
+    /// Notes whether an earlier process left dead letters of the table.
+    pub(super) async fn note_letters(&self) -> Result<(), CodedError> {
+        let all = (Token::ZERO, Token::end_of(u64::MAX));
+        let known = self.shared.dead_letters.known(&self.shared, &self.row, all, 0).await?;
+        self.letters.fetch_or(!known.is_empty(), Ordering::AcqRel);
+        Ok(())
     }
 
     /// What merges the table, given its columns' stored names.
@@ -96,6 +109,8 @@ impl Identity {
             key,
             beyond,
             soft: self.shared.options.soft,
+            only: None,
+            letters: Arc::clone(&self.letters),
         }
     }
 
@@ -239,11 +254,28 @@ impl Identity {
     ) -> Result<(Opened, Vec<Channel>), CodedError> {
         let (plan, merge, _) = self.fit(coming, &mut progress).await?;
         let channels = self.channels(progress.channels).await?;
+        self.note_letters().await?;
         if self.shared.options.merge && !noted {
             load(&self.shared, &self.places.landing, progress.fence, ledger).await?;
         }
-        let rejected = channels.iter().map(|c| c.rejected).sum();
-        Ok((Opened { plan: Arc::new(plan), merge, progress, rejected }, channels))
+        let rejected: u64 = channels.iter().map(|c| c.rejected).sum();
+        if rejected < progress.rejected {
+            // The channels are new: the landing table was made again.
+            self.set(&[("REJECTED", rejected.to_string())]).await?;
+            progress.rejected = rejected;
+        }
+        let recovering = rejected > progress.rejected && !self.shared.dead_letters.stop();
+        for channel in &channels {
+            let position = channel.position();
+            // Nothing after the fence need have been acknowledged, so all of that is looked at.
+            let committed = if recovering { position.sent().min(progress.fence) } else { position.sent() };
+            position.settle(committed, (!recovering).then_some(channel.rejected));
+        }
+        if recovering {
+            let (table, rows) = (self.full_name(), rejected - progress.rejected);
+            tracing::info!(table, rows, "an earlier process ended before it found rows that Snowflake rejected: looking for them");
+        }
+        Ok((Opened { plan: Arc::new(plan), merge, progress, rejected, recovering }, channels))
     }
 
     /// Follows a change of the table's schema.
@@ -268,7 +300,7 @@ impl Identity {
         if progress.snapshot == Some(lsn) {
             return Ok(());
         }
-        let committed = channels.iter().map(|c| c.position().committed()).max().unwrap_or_default();
+        let committed = channels.iter().map(|c| c.position().sent()).max().unwrap_or_default();
         if committed >= Token::new(lsn, 0) {
             let message = format!(
                 "the snapshot of table \"{}\" at {} lies before what is in {}: {}",
@@ -282,12 +314,16 @@ impl Identity {
             ));
         }
         let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done);
-        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", opened.rejected.to_string())];
-        let statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
+        // What was rejected before the snapshot is in it.
+        let rejected = opened.rejected.max(progress.rejected);
+        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", rejected.to_string())];
+        let mut statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
+        statements.extend(unfinished.and_then(|old| self.shared.dead_letters.forget_snapshot(&self.row, old)));
         self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
         progress.snapshot = Some(lsn);
         progress.snapshot_done = false;
-        progress.rejected = opened.rejected;
+        progress.rejected = rejected;
+        opened.recovering = false;
         if progress.channels != options.channels {
             // Every row from here on has a token past all that the old channels have: keys may change channels.
             progress.channels = options.channels;
@@ -295,6 +331,9 @@ impl Identity {
             let rejected = channels.iter().map(|c| c.rejected).sum();
             self.set(&[("REJECTED", format!("{rejected}"))]).await?;
             (opened.rejected, opened.progress.rejected) = (rejected, rejected);
+        }
+        for channel in channels.iter() {
+            channel.position().settle(channel.position().sent(), Some(channel.rejected));
         }
         Ok(())
     }

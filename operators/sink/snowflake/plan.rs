@@ -33,7 +33,7 @@ pub(super) struct TablePlan {
     pub(super) rows: RowWriter,
     /// The stored names as JSON strings, for the metadata of a row.
     pub(super) json_names: Vec<Box<[u8]>>,
-    /// Whether a value that its column cannot hold stops the pipeline.
+    /// Whether a row with a value that its column cannot hold is refused.
     pub(super) strict: bool,
 }
 

@@ -4,6 +4,7 @@ mod faults;
 mod landing;
 mod merging;
 mod model;
+mod poison;
 mod schema_changes;
 
 use crate::contract::{
