@@ -2,4 +2,6 @@
 
 pub mod drive;
 pub mod postgres;
+pub mod proxy;
+pub mod random;
 pub mod snowflake;

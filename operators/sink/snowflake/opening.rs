@@ -17,6 +17,7 @@ use super::settings::SchemaChanges;
 use super::sql::literal;
 use super::streaming::Pipe;
 use crate::contract::{CodedError, Lsn, TableSchema, Token};
+use crate::failpoint;
 use std::sync::Arc;
 
 /// A table that rows can be written to.
@@ -199,7 +200,9 @@ impl Identity {
         let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done);
         let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", opened.rejected.to_string())];
         let statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
+        failpoint::reach("snowflake.snapshot");
         self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
+        failpoint::reach("snowflake.emptied");
         progress.snapshot = Some(lsn);
         progress.snapshot_done = false;
         progress.rejected = opened.rejected;

@@ -69,9 +69,18 @@ pub(crate) struct PostgresConfig {
     /// Default: where the server allows.
     #[serde(default)]
     pub failover: Option<bool>,
+    /// How long a server that was asked for an answer may be silent before its connection counts as lost; the
+    /// server's own `wal_receiver_timeout`. Default: 60s.
+    #[serde(default = "receive_timeout")]
+    pub receive_timeout: Period,
     /// How lost connections are met.
     #[serde(default)]
     pub retry: RetrySettings,
+}
+
+/// The default of `receive_timeout`.
+fn receive_timeout() -> Period {
+    Period::millis(60_000)
 }
 
 /// The first copy of rows that exist.
@@ -142,6 +151,9 @@ keys: { public.events: [id, at] }
         if self.heartbeat.interval < Period::millis(1_000) {
             add("/heartbeat/interval", format!("{} is too often", self.heartbeat.interval), "use 1s or more");
         }
+        if self.receive_timeout < Period::millis(3_000) {
+            add("/receive_timeout", format!("{} is too short for an answer", self.receive_timeout), "use 3s or more");
+        }
         if self.tables.include.is_empty() {
             add("/tables/include", "no table is included".into(), "name tables as schema.table, or leave `include` out for all");
         }
@@ -203,6 +215,7 @@ pub(super) struct Settings {
     pub heartbeat: Period,
     pub keys: Keys,
     pub failover: Option<bool>,
+    pub receive_timeout: std::time::Duration,
     pub retry: RetrySettings,
     /// How long a slot in use is waited for.
     pub slot_patience: std::time::Duration,
@@ -220,6 +233,7 @@ impl Settings {
             heartbeat: config.heartbeat.interval,
             keys: config.keys.clone(),
             failover: config.failover,
+            receive_timeout: config.receive_timeout.0,
             retry: config.retry,
             slot_patience: std::time::Duration::from_secs(60),
         }
@@ -244,6 +258,7 @@ mod tests {
             (json!({ "host": "h", "snapshot": { "workers": 0 } }), vec!["/snapshot/workers"]),
             (json!({ "host": "h", "heartbeat": { "interval": "10ms" } }), vec!["/heartbeat/interval"]),
             (json!({ "host": "h", "tables": { "include": [] } }), vec!["/tables/include"]),
+            (json!({ "host": "h", "receive_timeout": "1s" }), vec!["/receive_timeout"]),
             (json!({ "host": "h", "keys": { "t": ["a"], "s.t/u": ["a", "a"], "s.v": [] } }), vec!["/keys/s.t~1u", "/keys/s.v", "/keys/t"]),
         ] {
             let config: PostgresConfig = serde_json::from_value(settings.clone()).unwrap();

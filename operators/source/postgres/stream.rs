@@ -16,10 +16,11 @@ use super::credit::Held;
 use super::frame::{self, Frame};
 use super::quote::{identifier, replication_literal};
 use super::report::{self, Reporter};
-use super::run::{Run, stopped};
+use super::run::{Run, stopped, within};
 use super::setup::Server;
 use super::{assemble::StreamError, codes, snapshot};
 use crate::contract::{Chunk, CodedError, Lsn, Phase, Ts};
+use crate::failpoint;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -76,7 +77,8 @@ impl Run {
     pub(super) async fn stream(&mut self, prepared: Prepared) -> Result<(), CodedError> {
         let Prepared { server, client, replication, start, known } = prepared;
         let command = command(&self.settings.slot, &self.settings.publication, start);
-        let (reader, writer) = replication.start(&command).await?.split();
+        let started = within(self.settings.receive_timeout, "starting to stream", replication.start(&command)).await?;
+        let (reader, writer) = started.split();
         self.confirm.lock().unwrap_or_else(PoisonError::into_inner).start(start);
         self.assembler.start(start);
         self.status.set_phase(Phase::Streaming, None);
@@ -98,7 +100,7 @@ impl Run {
         tasks.spawn(reporter.run(finished));
         let (beat, standby, status) = (self.settings.heartbeat.0, server.standby, Arc::clone(&self.status));
         let side = Arc::clone(&client);
-        tasks.spawn(report::heartbeat(side, beat, standby, status));
+        tasks.spawn(report::heartbeat(side, beat, standby, status, self.settings.receive_timeout));
         let mut session = Session { run: self, client, reader, bell, known, sent: Ts::default(), told: None };
         session.read(&mut tasks).await?;
         session.close(finish).await
@@ -114,7 +116,9 @@ impl Session<'_> {
         loop {
             let read = async {
                 let held = Held::take(&self.run.credits, want as u32).await;
-                (held, self.reader.read(want).await)
+                // The reporter asks for keepalives: a server that is there is never silent for long.
+                let read = within(self.run.settings.receive_timeout, "sending changes", self.reader.read(want)).await;
+                (held, read)
             };
             let (held, chunk) = tokio::select! {
                 biased;
@@ -132,6 +136,7 @@ impl Session<'_> {
                 }
                 (held, chunk) = read => (held, chunk?),
             };
+            failpoint::reach("source.read");
             self.run.advanced = true;
             want = (chunk.bytes.len() * 2).clamp(READ_LEAST, READ_MOST);
             self.take(&chunk, held).await?;
@@ -195,7 +200,10 @@ impl Session<'_> {
         self.sent = made.upper;
         self.told = Some(Instant::now());
         let credit = held.filter(|_| !made.items.is_empty()).map_or(0, Held::hand_over);
-        self.run.send(Chunk { items: made.items, upper: made.upper, credit })
+        failpoint::reach("source.send");
+        let sent = self.run.send(Chunk { items: made.items, upper: made.upper, credit });
+        failpoint::reach("source.sent");
+        sent
     }
 
     /// Says when a table was not there at the start.
@@ -215,7 +223,8 @@ impl Session<'_> {
             return Ok(());
         }
         let catalog: &mut Catalog = &mut self.run.catalog;
-        let table = catalog.reconcile(&self.client, relation).await?;
+        let looked = catalog.reconcile(&self.client, relation);
+        let table = within(self.run.settings.receive_timeout, "describing a table", looked).await?;
         self.run.assembler.relation(relation.id, Some(table));
         Ok(())
     }
