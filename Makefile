@@ -1,10 +1,11 @@
 # make demo   the main job, on embedded defaults
 # make test   everything that must hold
+# make soak   random faults for MINUTES, from SEED on
 
 CARGO ?= cargo
 LOCAL_SNOWFLAKE := operators/testing/local_snowflake/run
 
-.PHONY: demo test test-matrix lint local-snowflake postgres
+.PHONY: demo test test-matrix soak lint local-snowflake postgres
 
 demo: postgres
 	$(LOCAL_SNOWFLAKE) --setup-only
@@ -22,6 +23,13 @@ test: postgres
 	fi
 	$(CARGO) test --workspace --doc --locked
 	operators/testing/local_snowflake/test
+
+# Random workloads against random schedules of faults (docs/faults.md), one seed after the other; the seed is printed.
+SEED ?= $(shell date +%s)
+MINUTES ?= 10
+soak: postgres
+	$(LOCAL_SNOWFLAKE) --setup-only
+	SEED=$(SEED) MINUTES=$(MINUTES) $(CARGO) test --locked --test end_to_end -- faults::soak --exact --ignored --nocapture
 
 # The PostgreSQL suite on every server version found or installed here.
 test-matrix: postgres

@@ -81,6 +81,7 @@ impl Run {
         progress.stage = Stage::Snapshot;
         info!(slot = self.settings.slot, lsn = %Lsn(made.consistent), tables = tables.len(), "created the replication slot");
         self.documents().store(&progress, &BTreeMap::new())?;
+        self.note().confirmed(made.consistent)?;
         let documents = tables.iter().map(|table| {
             let document = TableProgress { stage: Stage::Streaming, snapshot_lsn: initial.then_some(lsn), relation: table.id };
             (format!("{}.{}", table.schema, table.name), document)

@@ -5,6 +5,7 @@
 
 use super::confirm::Confirm;
 use super::connect::{PG_LOST, ReplicationWriter};
+use super::state::Note;
 use crate::contract::{CodedError, Durable, Lsn, SourceStatus};
 use crate::failpoint;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,10 @@ pub(super) struct Reporter {
     pub durable: watch::Receiver<Durable>,
     pub status: Arc<SourceStatus>,
     pub every: Duration,
+    /// Where a position is noted before the server is told.
+    pub note: Note,
+    /// The last that was noted.
+    pub noted: u64,
     /// Rung when the server wants an answer at once.
     pub bell: Arc<Notify>,
 }
@@ -69,6 +74,12 @@ impl Reporter {
             confirm.asked |= ask;
             (Lsn(confirm.read_to()), Lsn(confirm.confirmed()), ask)
         };
+        if confirmed.0 > self.noted {
+            let note = self.note.clone();
+            let done = tokio::task::spawn_blocking(move || note.confirmed(confirmed.0)).await;
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            self.noted = confirmed.0;
+        }
         self.status.confirmed_lsn.store(confirmed.0, Ordering::Relaxed);
         failpoint::reach("confirm.send");
         self.writer.send_status(received, confirmed, confirmed, ask).await?;

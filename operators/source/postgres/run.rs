@@ -15,7 +15,7 @@ use super::confirm::Confirm;
 use super::connect::{ConnectSettings, PG_LOST, Replication};
 use super::setup::{self, Identity, Server, Slot};
 use super::snapshot;
-use super::state::{Documents, Progress, Stage, TableProgress};
+use super::state::{Documents, Note, Progress, Stage, TableProgress};
 use super::stream::Prepared;
 use crate::contract::{
     BuildContext, ChunkSender, Class, CodedError, Credits, Durable, Lsn, Phase, Source, SourceConfig, SourceContext, SourceStatus,
@@ -195,6 +195,11 @@ impl Run {
         Documents { store: &*self.store, pipeline: &self.pipeline, source: &self.source }
     }
 
+    /// Where positions are noted before the server is told them.
+    pub(super) fn note(&self) -> Note {
+        Documents::note(&self.store, &self.pipeline, &self.source)
+    }
+
     /// Everything before the stream.
     async fn prepare(&mut self) -> Result<Prepared, CodedError> {
         let endpoint = self.connect.resolve(&self.folder)?;
@@ -253,19 +258,21 @@ impl Run {
         if streamed && error.code == codes::SLOT_IN_USE { CodedError { class: Class::Transient, ..error } } else { error }
     }
 
-    /// Where to go on: what is confirmed, unless somebody else has moved the slot past it.
+    /// Where to go on: what is confirmed, unless somebody else has moved the slot past it, in this process's
+    /// time or before.
     fn start_from(&self, slot: &Slot) -> Result<u64, CodedError> {
         let mut confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner);
         confirm.durable(self.durable.borrow().upper);
         let (ours, slots) = (confirm.confirmed(), slot.confirmed.unwrap_or(0));
-        if ours > 0 && slots > ours {
+        let told = self.documents().confirmed()?.map_or(ours, |told| told.max(ours));
+        if told > 0 && slots > told {
             return Err(CodedError::definite(
                 codes::SLOT_MOVED,
                 format!(
                     "replication slot \"{}\" stands at {}, past {} which this source confirmed",
                     self.settings.slot,
                     Lsn(slots),
-                    Lsn(ours)
+                    Lsn(told)
                 ),
             )
             .hint("something else reads or advances the slot: find it, then start this source anew with a new snapshot"));

@@ -95,6 +95,8 @@ impl Run {
             durable: self.durable.clone(),
             status: Arc::clone(&self.status),
             every: report::pace(server.sender_timeout),
+            note: self.note(),
+            noted: self.documents().confirmed()?.unwrap_or(0),
             bell: Arc::clone(&bell),
         };
         tasks.spawn(reporter.run(finished));

@@ -8,7 +8,9 @@
 //! `docs/faults.md` says which fault is tried where. `make soak SEED=… MINUTES=…` runs random schedules.
 
 mod compare;
+mod refusals;
 mod schedule;
+mod stalled;
 mod workload;
 mod world;
 

@@ -81,7 +81,7 @@ async fn state_deleted() {
 #[tokio::test]
 async fn another_server_behind_the_same_address() {
     let shop = Shop::new(&[]).await;
-    let other = Postgres::start();
+    let other = Postgres::start_unlike_others(&[]);
     let client = other.database("shop").await;
     client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (7, 'other')").await.unwrap();
     shop.proxy.aim(other.port());

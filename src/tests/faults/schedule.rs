@@ -1,7 +1,7 @@
 //! A random schedule of faults, repeated by its seed.
 
 use super::workload::Workload;
-use super::world::World;
+use super::world::{World, calm};
 use etl_stream_operators::failpoint;
 use etl_stream_operators::testing::random::Random;
 use serde_json::{Value, json};
@@ -141,14 +141,14 @@ async fn fault(world: &mut World, random: &mut Random, round: u64) {
             world.tell(format!("Snowflake: {trouble}"));
             world.snowflake.faults(trouble).await;
             some_time(random, 5000).await;
-            let fine = json!({ "clear_failures": true, "commit_delay_ms": 0, "latency_ms": {} });
-            world.snowflake.faults(fine).await;
+            world.snowflake.faults(calm()).await;
         }
         _ => {
             world.tell("Snowflake crashes");
             world.snowflake.kill();
             some_time(random, 2000).await;
             world.snowflake.resume();
+            world.snowflake.faults(calm()).await;
         }
     }
 }

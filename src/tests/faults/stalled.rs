@@ -13,7 +13,7 @@ const ROWS: i64 = 120_000;
 const CREDIT_MIB: u64 = 32;
 /// What a process has beside the credit: code, threads, parsed and encoded forms of what the credit counts as
 /// wire bytes (see `docs/faults.md`).
-const OVERHEAD_MIB: u64 = 160;
+const OVERHEAD_MIB: u64 = 288;
 
 /// The resident set of a process in MiB.
 fn resident(process: u32) -> u64 {
