@@ -5,7 +5,7 @@
 CARGO ?= cargo
 LOCAL_SNOWFLAKE := operators/testing/local_snowflake/run
 
-.PHONY: demo test test-matrix soak lint local-snowflake postgres
+.PHONY: demo test test-matrix soak fuzz lint local-snowflake postgres
 
 demo: postgres
 	$(LOCAL_SNOWFLAKE) --setup-only
@@ -39,6 +39,11 @@ test-matrix: postgres
 		echo "== $$($$bin/postgres --version)"; \
 		ETL_STREAM_PG_BIN=$$(realpath $$bin) $(CARGO) nextest run --workspace --locked -E 'test(postgres) + binary(end_to_end)' || exit 1; \
 	done
+
+# Every parser of outside bytes under libFuzzer, MINUTES each; TARGETS selects some.
+MINUTES ?= 10
+fuzz:
+	operators/fuzz/run $(MINUTES) $(TARGETS)
 
 # A local Snowflake that keeps running: SQL and Snowpipe Streaming on port 8950.
 local-snowflake:

@@ -25,4 +25,8 @@ pub mod failpoint;
 
 pub mod testing;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod builtin;

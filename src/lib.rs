@@ -33,3 +33,7 @@ pub mod demo;
 pub mod exit;
 
 pub mod telemetry;
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -9,8 +9,13 @@
 //! Nothing here does I/O. Stages depend on this module and not on each other.
 
 mod batch;
+mod built_in;
+pub(crate) mod calendar;
 mod cells;
 mod error;
+pub(crate) mod float;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod item;
 mod node;
 mod position;
@@ -38,5 +43,6 @@ pub use settings::{ByteSize, CFG_SECRET, Period, Secret, SecretString, TablePatt
 pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySettings, Sink, Writer, WriterContext};
 pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};
 pub use spelling::double_holds;
+pub(crate) use spelling::place_point;
 pub use state::{MemoryState, StateKey, StateStore};
 pub use status::{Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};

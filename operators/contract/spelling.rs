@@ -1,4 +1,7 @@
-//! Which decimal texts every JSON reader keeps as they are.
+//! Decimal texts: where their point goes, and which of them every JSON reader keeps as they are.
+
+/// What positional notation fills up with.
+const ZEROS: &[u8; 16] = b"0000000000000000";
 
 /// Whether a plain decimal text (`-12.50`: no exponent) is a number that a reader through doubles gives back
 /// unrounded: at most 15 significant digits, counting an integer's trailing zeros but not a fraction's.
@@ -24,6 +27,39 @@ pub fn double_holds(digits: &[u8]) -> bool {
     }
     // 15 digits after 290 zeros are still above the least normal double, 2.2e-308
     significant <= 15 && small <= 290
+}
+
+/// Writes `digits` with the point after the first `point` of them, which may lie outside.
+#[inline]
+pub(crate) fn place_point(digits: &[u8], point: i64, out: &mut Vec<u8>) {
+    match usize::try_from(point) {
+        Ok(0) | Err(_) => {
+            out.extend_from_slice(b"0.");
+            zeros(point.unsigned_abs(), out);
+            out.extend_from_slice(digits);
+        }
+        Ok(point) => match digits.split_at_checked(point) {
+            Some((whole, fraction)) => {
+                out.extend_from_slice(whole);
+                if !fraction.is_empty() {
+                    out.push(b'.');
+                    out.extend_from_slice(fraction);
+                }
+            }
+            None => {
+                out.extend_from_slice(digits);
+                zeros((point - digits.len()) as u64, out);
+            }
+        },
+    }
+}
+
+fn zeros(mut count: u64, out: &mut Vec<u8>) {
+    while count > 0 {
+        let some = count.min(ZEROS.len() as u64);
+        out.extend_from_slice(ZEROS.get(..some as usize).unwrap_or(ZEROS));
+        count -= some;
+    }
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@
 //! tag 2 raw:    schema(JSON) format(u8) bytes commits((u64 i64)*) rows((u32 u32 u32 u64)*)
 //! ```
 //!
-//! Both ends are the same binary, so bytes that do not parse are a broken invariant and panic: timely has
-//! no other way to refuse a message, and the process set restarts together.
+//! Both ends are the same binary, so bytes that do not parse are a broken invariant: reading them is an error, and
+//! [`ContainerBytes::from_bytes`] panics with it. timely has no other way to refuse a message, and the process set
+//! restarts together. A count or length is believed only as far as bytes have come.
 
 use super::{Cells, Commit, Format, Item, Items, Mark, RawItem, RawItems, RawRow, RawRows, RowBatch, TableSchema};
+use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{Field, Schema};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
@@ -25,6 +27,15 @@ use timely::dataflow::channels::ContainerBytes;
 
 const WHOLE: &str = "a container's bytes were written by the same binary";
 
+/// The bytes are no container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bytes of another process are not what this program writes: {0}")]
+pub(super) struct Garbled(&'static str);
+
+type Read<T> = Result<T, Garbled>;
+
+const CUT: Garbled = Garbled("they end inside a part");
+
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&u32::try_from(bytes.len()).expect("a part is below 4 GiB").to_le_bytes());
     out.extend_from_slice(bytes);
@@ -37,29 +48,50 @@ fn put_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
-    fn bytes(&mut self, length: usize) -> &'a [u8] {
-        let (head, rest) = self.0.split_at_checked(length).expect(WHOLE);
+    fn bytes(&mut self, length: usize) -> Read<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(length).ok_or(CUT)?;
         self.0 = rest;
-        head
+        Ok(head)
     }
-    fn u8(&mut self) -> u8 {
-        self.bytes(1)[0]
+    fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(CUT)?;
+        self.0 = rest;
+        Ok(*head)
     }
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.bytes(4).try_into().expect(WHOLE))
+    fn u8(&mut self) -> Read<u8> {
+        self.array::<1>().map(|[byte]| byte)
     }
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.bytes(8).try_into().expect(WHOLE))
+    fn u32(&mut self) -> Read<u32> {
+        self.array().map(u32::from_le_bytes)
     }
-    fn part(&mut self) -> &'a [u8] {
-        let length = self.u32() as usize;
+    fn u64(&mut self) -> Read<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+    fn part(&mut self) -> Read<&'a [u8]> {
+        let length = self.u32()? as usize;
         self.bytes(length)
     }
-    fn json<T: DeserializeOwned>(&mut self) -> T {
-        serde_json::from_slice(self.part()).expect(WHOLE)
+    fn json<T: DeserializeOwned>(&mut self) -> Read<T> {
+        serde_json::from_slice(self.part()?).map_err(|_| Garbled("a description is not one"))
     }
-    fn words(&mut self) -> impl Iterator<Item = [u8; 8]> + 'a {
-        self.part().chunks_exact(8).map(|word| word.try_into().expect(WHOLE))
+    /// Groups of `N` words of 64 bits.
+    fn words<const N: usize>(&mut self) -> Read<impl Iterator<Item = [u64; N]> + 'a> {
+        let (words, rest) = self.part()?.as_chunks::<8>();
+        let (groups, odd) = words.as_chunks::<N>();
+        if rest.is_empty() && odd.is_empty() {
+            Ok(groups.iter().map(|group| group.map(u64::from_le_bytes)))
+        } else {
+            Err(Garbled("a list of numbers is cut"))
+        }
+    }
+    /// So many items as the first four bytes say.
+    fn items<T>(&mut self, mut item: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        let count = self.u32()?;
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Ok(items)
     }
 }
 
@@ -83,21 +115,38 @@ fn put_rows(out: &mut Vec<u8>, batch: &RowBatch) {
     put(out, &ipc.into_inner().expect("a vector can be written"));
 }
 
-fn get_rows(from: &mut Cursor<'_>) -> RowBatch {
-    let table: Arc<TableSchema> = Arc::new(from.json());
-    let ops = from.part().to_vec().into();
-    let commit_lsn = from.words().map(u64::from_le_bytes).collect();
-    let ordinal = from.words().map(u64::from_le_bytes).collect();
-    let commit_time = from.words().map(i64::from_le_bytes).collect();
+fn get_rows(from: &mut Cursor<'_>) -> Read<RowBatch> {
+    let table: Arc<TableSchema> = Arc::new(from.json()?);
+    let ops: ScalarBuffer<u8> = from.part()?.to_vec().into();
+    let commit_lsn: ScalarBuffer<u64> = from.words()?.map(|[v]| v).collect();
+    let ordinal: ScalarBuffer<u64> = from.words()?.map(|[v]| v).collect();
+    let commit_time: ScalarBuffer<i64> = from.words()?.map(|[v]| v.cast_signed()).collect();
     type Texts = Vec<(usize, usize, String)>;
-    let (marks, texts): (Vec<(usize, usize)>, Texts) = from.json();
-    let mut unchanged = Cells::default();
-    marks.into_iter().for_each(|(row, column)| unchanged.push(row, column, ()));
-    let mut exact = Cells::default();
-    texts.into_iter().for_each(|(row, column, text)| exact.push(row, column, text.into_boxed_str()));
-    let mut ipc = StreamReader::try_new(from.part(), None).expect(WHOLE);
-    let columns = ipc.next().expect(WHOLE).expect(WHOLE).columns().to_vec();
-    RowBatch { table, columns, ops, commit_lsn, ordinal, commit_time, unchanged, exact }
+    let (marks, texts): (Vec<(usize, usize)>, Texts) = from.json()?;
+    let rows = ops.len();
+    let unchanged = cells(marks.into_iter().map(|(row, column)| (row, column, ())), rows, &table)?;
+    let exact = cells(texts.into_iter().map(|(row, column, text)| (row, column, text.into_boxed_str())), rows, &table)?;
+    let garbled = |_| Garbled("the columns are no Arrow stream");
+    let mut ipc = StreamReader::try_new(from.part()?, None).map_err(garbled)?;
+    let columns = ipc.next().ok_or(CUT)?.map_err(garbled)?.columns().to_vec();
+    let even = columns.iter().all(|array| array.len() == rows) && [commit_lsn.len(), ordinal.len(), commit_time.len()] == [rows; 3];
+    if !even || columns.len() != table.columns.len() {
+        return Err(Garbled("the columns are not those of the table"));
+    }
+    Ok(RowBatch { table, columns, ops, commit_lsn, ordinal, commit_time, unchanged, exact })
+}
+
+/// Cells of a batch, which must be in order and inside it.
+fn cells<T: Clone>(entries: impl Iterator<Item = (usize, usize, T)>, rows: usize, table: &TableSchema) -> Read<Cells<T>> {
+    let (mut cells, mut last) = (Cells::default(), None);
+    for (row, column, value) in entries {
+        if row >= rows || column >= table.columns.len() || last.is_some_and(|last| last >= (row, column)) {
+            return Err(Garbled("a cell is outside its batch or out of order"));
+        }
+        last = Some((row, column));
+        cells.push(row, column, value);
+    }
+    Ok(cells)
 }
 
 fn put_item(out: &mut Vec<u8>, item: &Item) {
@@ -120,17 +169,18 @@ fn put_item(out: &mut Vec<u8>, item: &Item) {
     }
 }
 
-fn get_item(tag: u8, from: &mut Cursor<'_>) -> Item {
+fn get_item(tag: u8, from: &mut Cursor<'_>) -> Read<Item> {
     if tag == 0 {
-        return Item::Rows(get_rows(from));
+        return get_rows(from).map(Item::Rows);
     }
-    let (kind, lsn) = (from.u8(), from.u64());
-    let table = Arc::new(from.json());
-    Item::Mark(match kind {
-        0 => Mark::SnapshotBegin { table, lsn },
-        1 => Mark::SnapshotEnd { table, lsn },
-        _ => Mark::Schema { table },
-    })
+    let (kind, lsn) = (from.u8()?, from.u64()?);
+    let table = Arc::new(from.json()?);
+    Ok(Item::Mark(match (tag, kind) {
+        (1, 0) => Mark::SnapshotBegin { table, lsn },
+        (1, 1) => Mark::SnapshotEnd { table, lsn },
+        (1, 2) => Mark::Schema { table },
+        _ => return Err(Garbled("an item is of a kind that does not exist")),
+    }))
 }
 
 fn put_raw(out: &mut Vec<u8>, raw: &RawRows) {
@@ -143,18 +193,19 @@ fn put_raw(out: &mut Vec<u8>, raw: &RawRows) {
     put(out, &rows.flat_map(u64::to_le_bytes).collect::<Vec<_>>());
 }
 
-fn get_raw(from: &mut Cursor<'_>) -> RawRows {
-    let table = Arc::new(from.json());
-    let format = if from.u8() == 1 { Format::CopyBinary } else { Format::PgOutput };
-    let bytes = Bytes::copy_from_slice(from.part());
-    let words: Vec<[u8; 8]> = from.words().collect();
-    let commits = words.chunks_exact(2).map(|c| Commit { lsn: u64::from_le_bytes(c[0]), time: i64::from_le_bytes(c[1]) }).collect();
-    let words: Vec<u64> = from.words().map(u64::from_le_bytes).collect();
-    let rows = words
-        .chunks_exact(3)
-        .map(|r| RawRow { start: (r[0] >> 32) as u32, end: r[0] as u32, commit: r[1] as u32, ordinal: r[2] })
-        .collect();
-    RawRows { table, format, bytes, commits, rows }
+fn get_raw(from: &mut Cursor<'_>) -> Read<RawRows> {
+    let table = Arc::new(from.json()?);
+    let format = match from.u8()? {
+        0 => Format::PgOutput,
+        1 => Format::CopyBinary,
+        _ => return Err(Garbled("rows are in a format that does not exist")),
+    };
+    let bytes = Bytes::copy_from_slice(from.part()?);
+    let commits = from.words()?.map(|[lsn, time]| Commit { lsn, time: time.cast_signed() }).collect();
+    let row =
+        |[place, commit, ordinal]: [u64; 3]| RawRow { start: (place >> 32) as u32, end: place as u32, commit: commit as u32, ordinal };
+    let rows = from.words()?.map(row).collect();
+    Ok(RawRows { table, format, bytes, commits, rows })
 }
 
 thread_local! {
@@ -193,18 +244,33 @@ fn encode_raw(items: &RawItems) -> Vec<u8> {
     out
 }
 
+impl Items {
+    /// Reads a container.
+    pub(super) fn read(bytes: &[u8]) -> Read<Self> {
+        let mut from = Cursor(bytes);
+        let items = from.items(|from| {
+            let tag = from.u8()?;
+            get_item(tag, from)
+        })?;
+        Ok(Self(items))
+    }
+}
+
+impl RawItems {
+    /// Reads a container.
+    pub(super) fn read(bytes: &[u8]) -> Read<Self> {
+        let mut from = Cursor(bytes);
+        let items = from.items(|from| match from.u8()? {
+            2 => get_raw(from).map(RawItem::Raw),
+            tag => get_item(tag, from).map(RawItem::Ready),
+        })?;
+        Ok(Self(items))
+    }
+}
+
 impl ContainerBytes for Items {
     fn from_bytes(bytes: timely::bytes::arc::Bytes) -> Self {
-        let mut from = Cursor(&bytes);
-        let count = from.u32();
-        Self(
-            (0..count)
-                .map(|_| {
-                    let tag = from.u8();
-                    get_item(tag, &mut from)
-                })
-                .collect(),
-        )
+        Self::read(&bytes).expect(WHOLE)
     }
     fn length_in_bytes(&self) -> usize {
         encoded_length(self, encode_items)
@@ -216,16 +282,7 @@ impl ContainerBytes for Items {
 
 impl ContainerBytes for RawItems {
     fn from_bytes(bytes: timely::bytes::arc::Bytes) -> Self {
-        let mut from = Cursor(&bytes);
-        let count = from.u32();
-        Self(
-            (0..count)
-                .map(|_| match from.u8() {
-                    2 => RawItem::Raw(get_raw(&mut from)),
-                    tag => RawItem::Ready(get_item(tag, &mut from)),
-                })
-                .collect(),
-        )
+        Self::read(&bytes).expect(WHOLE)
     }
     fn length_in_bytes(&self) -> usize {
         encoded_length(self, encode_raw)

@@ -1,7 +1,7 @@
 //! Arrays of any dimension: a column of JSON text, written straight from the wire.
 //!
-//! JSON arrays start at the first element whatever the array's lower bounds; when those are not 1, the exact text is
-//! kept beside the JSON.
+//! JSON arrays start at the first element whatever the array's lower bounds, and JSON's null stands for both no element
+//! and a document that is null; where the JSON says less so, the exact text is kept beside it.
 
 use super::element::Element;
 use super::fixed::keep_exact;
@@ -37,7 +37,7 @@ impl ArrayColumn {
     pub(super) fn append(&mut self, run: &Run<'_>, column: usize, exact: &mut ExactTexts) -> Result<(), Malformed> {
         let mark = self.bytes.mark();
         for (row, field) in run.column(column).enumerate() {
-            let bounds = match field {
+            let says_less = match field {
                 Field::Text(text) => array_text::write(&self.element, text, &mut self.scratch, &mut self.bytes.values)?,
                 Field::Binary(binary) => array_binary::write(&self.element, binary, &mut self.scratch, &mut self.bytes.values)?,
                 Field::Null | Field::Unchanged => {
@@ -46,7 +46,7 @@ impl ArrayColumn {
                 }
             };
             self.bytes.end_value();
-            if bounds {
+            if says_less {
                 keep_exact(&self.ty, field, run.first + row, column, exact)?;
             }
         }

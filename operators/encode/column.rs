@@ -103,7 +103,7 @@ impl ColumnEncoder {
             Self::Timestamp(c) => c.append(run, column, exact),
             Self::TimestampTz(c) => c.append(run, column, exact),
             Self::Bytea(c) => c.append(run, column),
-            Self::Text(c) => c.append(run, column),
+            Self::Text(c) => c.append(run, column, exact),
             Self::Array(c) => c.append(run, column, exact),
         }
     }

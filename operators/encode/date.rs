@@ -1,8 +1,8 @@
 //! `date`: ISO text, or days from 2000-01-01. Outside the years 1 to 9999 it is exact text.
 
-use super::calendar::{DAYS, EPOCH, days, take_date, write_date};
 use super::fixed::Scalar;
 use super::read::{Malformed, Read};
+use crate::contract::calendar::{DAYS, EPOCH, days, take_date, write_date};
 use arrow::datatypes::Date32Type;
 
 /// `date`.

@@ -36,17 +36,22 @@ impl Element {
         self.string
     }
 
-    /// Writes an element's output text as JSON; gives whether it is an array with lower bounds.
+    /// Writes an element's output text as JSON; gives whether the JSON says less: of an array with lower bounds, or of a
+    /// document that is null.
     pub(super) fn text(&self, text: &[u8], out: &mut Vec<u8>) -> Result<bool, Malformed> {
         match &self.ty {
             ColumnType::Bool => out.extend_from_slice(truth(boolean::boolean(text, true))?),
             ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8 => {
                 integer::parse(text).ok_or(Malformed::Form)?;
+                // JSON has neither leading zeros nor a plus, and PostgreSQL writes none
+                if matches!(text, [b'+', ..] | [b'0', _, ..] | [b'-', b'0', _, ..]) {
+                    return Err(Malformed::Form);
+                }
                 number(text, out);
             }
             ColumnType::Float4 | ColumnType::Float8 => float::text_to_json(text, out)?,
             ColumnType::Numeric { .. } | ColumnType::NumericText => numeric_text::text_to_json(text, out)?,
-            ColumnType::Json | ColumnType::Jsonb => document(text, out),
+            ColumnType::Json | ColumnType::Jsonb => return Ok(document(text, out)),
             ColumnType::Timestamp | ColumnType::TimestampTz => {
                 out.push(b'"');
                 timestamp::text_to_iso(text, self.ty == ColumnType::TimestampTz, out)?;
@@ -69,13 +74,13 @@ impl Element {
         Ok(false)
     }
 
-    /// Writes an element's send bytes as JSON; gives whether it is an array with lower bounds.
+    /// Writes an element's send bytes as JSON; gives whether the JSON says less, as [`Element::text`].
     pub(super) fn binary(&self, bytes: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
         match &self.ty {
             ColumnType::Bool => out.extend_from_slice(truth(boolean::boolean(bytes, false))?),
             ColumnType::Float4 | ColumnType::Float8 => float::write_json(bytes, out)?,
             ColumnType::Text if bytes.len() != 1 => json::string(bytes, out),
-            ColumnType::Json => document(bytes, out),
+            ColumnType::Json => return Ok(document(bytes, out)),
             ColumnType::Timestamp | ColumnType::TimestampTz => {
                 out.push(b'"');
                 timestamp::write(bytes, self.ty == ColumnType::TimestampTz, true, out)?;
@@ -109,8 +114,10 @@ fn number(digits: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn document(bytes: &[u8], out: &mut Vec<u8>) {
+/// Splices a document in; gives whether it is null, as an element that is none would be.
+fn document(bytes: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
     out.extend_from_slice(bytes);
     json::to_one_line(out.get_mut(start..).unwrap_or_default());
+    json::is_null(bytes)
 }

@@ -1,7 +1,7 @@
 //! `interval`: the text of `IntervalStyle = postgres`, from binary as `interval_out` writes it.
 
-use super::calendar::write_time;
 use super::read::Malformed;
+use crate::contract::calendar::write_time;
 use crate::decode::Cursor;
 
 // interval := Int64 microseconds, Int32 days, Int32 months

@@ -10,6 +10,12 @@ pub(super) fn to_one_line(document: &mut [u8]) {
     }
 }
 
+/// Whether a document is JSON's null.
+#[inline]
+pub(super) fn is_null(document: &[u8]) -> bool {
+    document.trim_ascii() == b"null"
+}
+
 const fn escapes() -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -169,7 +169,25 @@ impl<'a> Binary<'a> {
         let groups = cursor.bytes(count * 2)?;
         cursor.finish()?;
         let number = Self { weight, sign, special, scale, groups };
-        if number.groups().any(|group| group > 9999) { Err(Fault::Shape) } else { Ok(number) }
+        if number.groups().any(|group| group > 9999) || !number.shows_every_digit() { Err(Fault::Shape) } else { Ok(number) }
+    }
+
+    /// Whether the digits after those of the scale, which the text does not have, are zeros.
+    fn shows_every_digit(&self) -> bool {
+        let groups = self.groups.as_chunks::<2>().0;
+        let after_point = (groups.len() as i32 - 1 - i32::from(self.weight)) * 4;
+        let mut hidden = after_point - i32::from(self.scale);
+        for group in groups.iter().rev() {
+            if hidden <= 0 {
+                break;
+            }
+            let unit = [1, 10, 100, 1000].get(hidden as usize).copied().unwrap_or(10_000);
+            if u16::from_be_bytes(*group) % unit != 0 {
+                return false;
+            }
+            hidden -= 4;
+        }
+        true
     }
 
     /// The groups of four decimal digits.

@@ -18,10 +18,16 @@ pub(super) fn write(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     if number.weight < 0 {
         out.push(b'0');
     }
+    let mut leads = true;
     for power in (0..=i32::from(number.weight)).rev() {
-        let digits = four_digits(number.group(power));
-        let leading = if power == i32::from(number.weight) { digits.iter().take(3).take_while(|b| **b == b'0').count() } else { 0 };
+        let group = number.group(power);
+        if leads && group == 0 && power > 0 {
+            continue;
+        }
+        let digits = four_digits(group);
+        let leading = if leads { digits.iter().take(3).take_while(|b| **b == b'0').count() } else { 0 };
         out.extend(digits.into_iter().skip(leading));
+        leads = false;
     }
     let scale = usize::from(number.scale);
     if scale > 0 {
@@ -48,7 +54,10 @@ pub(super) fn text_to_json(text: &[u8], out: &mut Vec<u8>) -> Result<(), Malform
         b"NaN" | b"Infinity" => false,
         _ => {
             let mut parts = digits.split(|b| *b == b'.');
-            let whole = parts.next().is_some_and(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit));
+            // JSON has no leading zeros, and PostgreSQL writes none
+            let plain =
+                |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit) && (part.len() == 1 || part.first() != Some(&b'0'));
+            let whole = parts.next().is_some_and(plain);
             let fraction = parts.next().is_none_or(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit));
             if !whole || !fraction || parts.next().is_some() {
                 return Err(Malformed::Form);

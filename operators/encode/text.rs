@@ -2,10 +2,13 @@
 //!
 //! Text is copied as it came; the binary form of types that have one is spelled as the type's output function
 //! does. Each run is checked to be UTF-8 where it is not plain ASCII, so that finishing cannot fail.
+//!
+//! The document `null` is kept as exact text too: what reads documents may not tell it from no value.
 
+use super::fixed::keep_exact;
 use super::output::output;
 use super::read::Malformed;
-use super::run::Run;
+use super::run::{ExactTexts, Run};
 use super::{bytea, json};
 use crate::contract::ColumnType;
 use crate::decode::Field;
@@ -102,19 +105,22 @@ impl TextColumn {
         self.bytes.reserve(rows, most);
     }
 
-    pub(super) fn append(&mut self, run: &Run<'_>, column: usize) -> Result<(), Malformed> {
+    pub(super) fn append(&mut self, run: &Run<'_>, column: usize, exact: &mut ExactTexts) -> Result<(), Malformed> {
         let mark = self.bytes.mark();
-        for field in run.column(column) {
+        let document = matches!(self.ty, ColumnType::Json | ColumnType::Jsonb);
+        for (row, field) in run.column(column).enumerate() {
+            let start = self.bytes.values.len();
             match field {
-                Field::Text(text) => {
-                    self.bytes.values.extend_from_slice(text);
-                    self.bytes.end_value();
+                Field::Text(text) => self.bytes.values.extend_from_slice(text),
+                Field::Binary(binary) => output(&self.ty, binary, &mut self.bytes.values)?,
+                Field::Null | Field::Unchanged => {
+                    self.bytes.null();
+                    continue;
                 }
-                Field::Binary(binary) => {
-                    output(&self.ty, binary, &mut self.bytes.values)?;
-                    self.bytes.end_value();
-                }
-                Field::Null | Field::Unchanged => self.bytes.null(),
+            }
+            self.bytes.end_value();
+            if document && json::is_null(self.bytes.values.get(start..).unwrap_or_default()) {
+                keep_exact(&self.ty, field, run.first + row, column, exact)?;
             }
         }
         if self.ty == ColumnType::Json {

@@ -1,9 +1,9 @@
 //! `time`: text, or microseconds of the day; `24:00:00` is exact text. And `time with time zone`, which is text:
 //! from binary, microseconds and the zone's seconds west.
 
-use super::calendar::{DAY, take_time, write_offset, write_time};
 use super::fixed::Scalar;
 use super::read::{Malformed, Read};
+use crate::contract::calendar::{DAY, take_time, write_offset, write_time};
 use crate::decode::Cursor;
 use arrow::datatypes::Time64MicrosecondType;
 

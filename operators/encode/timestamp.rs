@@ -3,9 +3,9 @@
 //! With a time zone the value is UTC whatever offset the text has. Outside the years 1 to 9999, and for the
 //! infinities, it is exact text.
 
-use super::calendar::{DAY, DAYS, EPOCH, days, take_date, take_offset, take_time, write_date, write_time};
 use super::fixed::Scalar;
 use super::read::{Malformed, Read};
+use crate::contract::calendar::{DAY, DAYS, EPOCH, days, take_date, take_offset, take_time, write_date, write_time};
 use arrow::datatypes::TimestampMicrosecondType;
 
 /// `timestamp`.

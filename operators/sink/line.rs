@@ -4,11 +4,13 @@
 //! {"_op":"u","_seq":"0000000001a2b3c8/0000000000000000","_commit_ts":"2024-01-31T12:34:56+00:00","_unchanged":["body"],"id":1}
 //! ```
 //!
-//! `_unchanged` is there only when it names a column; the columns it names are not. Hot path: no allocation
-//! per row.
+//! `_unchanged` is there only when it names a column; the columns it names are not. So is `_etl_exact`: PostgreSQL's
+//! texts of values that their JSON says less of (an array's lower bounds, a document that is null). Hot path: no
+//! allocation per row.
 
 use super::json::{BoundRows, Dialect, RowWriter, write_string, write_timestamptz};
 use crate::contract::{Code, CodedError, Exit, RowBatch, TableSchema};
+use arrow::array::Array;
 
 /// A column has the name of a metadata member.
 pub const RESERVED_COLUMN: Code = Code::new("FS0006", Exit::Usage);
@@ -90,11 +92,31 @@ impl BoundLines<'_> {
         if !self.batch.unchanged.is_empty() {
             self.write_unchanged(row, out);
         }
+        if !self.batch.exact.is_empty() {
+            self.write_exact(row, out);
+        }
         out.push(b',');
         if !self.rows.write_columns(row, out) {
             out.pop();
         }
         out.extend_from_slice(b"}\n");
+    }
+
+    /// Texts of values that are there; those that are not have theirs in place.
+    fn write_exact(&self, row: usize, out: &mut Vec<u8>) {
+        let mut opening: &[u8] = b",\"_etl_exact\":{";
+        let mut any = false;
+        for (column, text) in self.batch.exact.row(row).filter(|(column, _)| self.batch.columns[*column].is_valid(row)) {
+            out.extend_from_slice(opening);
+            out.extend_from_slice(&self.writer.names[column]);
+            out.push(b':');
+            write_string(text, out);
+            opening = b",";
+            any = true;
+        }
+        if any {
+            out.push(b'}');
+        }
     }
 
     fn write_unchanged(&self, row: usize, out: &mut Vec<u8>) {

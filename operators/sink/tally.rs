@@ -11,12 +11,16 @@ pub const COMMITTED_ROWS: &str = "etl_stream_sink_committed_rows_total";
 /// Bytes that a sink has sent.
 pub const SENT_BYTES: &str = "etl_stream_sink_sent_bytes_total";
 
+/// Values that their column cannot hold, or says less of, and that are written as exact text.
+pub const EXACT_VALUES: &str = "etl_stream_sink_exact_values_total";
+
 /// The counters of one sink. Cheap to clone; called once a batch.
 #[derive(Clone)]
 pub struct Tally {
     status: Arc<SinkStatus>,
     rows: Counter,
     bytes: Counter,
+    exact: Counter,
 }
 
 impl Tally {
@@ -28,6 +32,7 @@ impl Tally {
             status: cx.status.sink(&cx.sink),
             rows: metrics::counter!(COMMITTED_ROWS, &labels),
             bytes: metrics::counter!(SENT_BYTES, &labels),
+            exact: metrics::counter!(EXACT_VALUES, &labels),
         }
     }
 
@@ -37,6 +42,11 @@ impl Tally {
         self.status.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.rows.increment(rows);
         self.bytes.increment(bytes);
+    }
+
+    /// Counts values written as exact text.
+    pub fn exact(&self, values: u64) {
+        self.exact.increment(values);
     }
 
     /// Counts an attempt that failed and will be made again.

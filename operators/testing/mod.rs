@@ -4,4 +4,5 @@ pub mod drive;
 pub mod postgres;
 pub mod proxy;
 pub mod random;
+pub mod replay;
 pub mod snowflake;

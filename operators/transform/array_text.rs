@@ -5,8 +5,8 @@
 //! [1,null,[2]]  ->  {1,NULL,{2}}        ["a b","","null"]  ->  {"a b","","null"}
 //! ```
 
-use super::float_text::{write_f32, write_f64};
 use crate::contract::ColumnType;
+use crate::contract::float::write_float;
 
 /// Writes the array text. `None`: the text is not a JSON array, `out` then holds part of it.
 pub(super) fn write(json: &[u8], element: &ColumnType, out: &mut Vec<u8>) -> Option<()> {
@@ -102,8 +102,8 @@ impl<'a> Walk<'a> {
     fn number(&self, word: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let text = std::str::from_utf8(word).ok()?;
         match self.element {
-            ColumnType::Float4 => write_f32(text.parse().ok()?, out),
-            ColumnType::Float8 => write_f64(text.parse().ok()?, out),
+            ColumnType::Float4 => write_float::<f32>(text.parse().ok()?, out),
+            ColumnType::Float8 => write_float::<f64>(text.parse().ok()?, out),
             _ => out.extend_from_slice(word),
         }
         Some(())

@@ -12,11 +12,11 @@
 //!
 //! Hot path: no allocation per value.
 
-use super::float_text::write_f32;
 use super::parse::{ColumnBuilder, Fit};
 use super::scope::{ColumnRef, Plans, acts_on, resolve};
 use super::text::{ExactColumn, Texts};
 use super::{CFG_TYPE, OP_CAST};
+use crate::contract::float::write_float;
 use crate::contract::{
     BuildContext, Cells, CodedError, Column, ColumnType, NodeConfig, Operator, OperatorConfig, Output, PgType, RowBatch, TablePattern,
     TableSchema,
@@ -324,7 +324,7 @@ fn same_narrow(value: f64) -> bool {
 /// Adds a `double precision` to a `real` column when it is the same value.
 fn narrowed(value: f64, builder: &mut ColumnBuilder) -> Fit {
     let mut text = Vec::new();
-    write_f32(value as f32, &mut text);
+    write_float(value as f32, &mut text);
     if same_narrow(value) { builder.push(&text) } else { Fit::Refused }
 }
 

@@ -9,6 +9,9 @@ const MOST_DIGITS: i64 = 131_072;
 /// Digits that `numeric` can hold after the point.
 const MOST_SCALE: i64 = 16_383;
 
+/// The largest exponent that `numeric_in` looks at, either way.
+const MOST_EXPONENT: u64 = i32::MAX as u64 / 2;
+
 /// The order of PostgreSQL: infinities outside the numbers, NaN above everything and equal to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
@@ -164,6 +167,9 @@ impl Number {
             }
             _ => (text, 0),
         };
+        if exponent.unsigned_abs() > MOST_EXPONENT {
+            return None;
+        }
         let view = Decimal::view(mantissa)?;
         self.class = Some(view.class);
         self.negative = view.negative;
@@ -274,7 +280,21 @@ mod tests {
         ] {
             assert_eq!(Number::parse(text.as_bytes()).expect(text).view().scaled(scale), expected, "{text}");
         }
-        for text in ["", ".", "-", "e5", "1e", "1e99999999999999999999", "1e200000", "0x1", "1_0", "1.2.3", "--1"] {
+        for text in [
+            "",
+            ".",
+            "-",
+            "e5",
+            "1e",
+            "1e99999999999999999999",
+            "1e9223372036854775807",
+            "1e-9223372036854775808",
+            "1e200000",
+            "0x1",
+            "1_0",
+            "1.2.3",
+            "--1",
+        ] {
             assert!(Number::parse(text.as_bytes()).is_none(), "{text}");
         }
         assert_eq!(compare_scaled(i128::MAX - 2, 0, 1, 30), Ordering::Greater);

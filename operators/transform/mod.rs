@@ -13,7 +13,8 @@ mod array_text;
 mod cast;
 mod decimal;
 mod filter;
-mod float_text;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod mask;
 mod parse;
 mod predicate;

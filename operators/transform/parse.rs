@@ -3,9 +3,9 @@
 //! Hot path: no allocation per value; buffers are reused.
 
 use super::decimal::{Class, Number};
-use super::float_text::{write_f32, write_f64};
 use super::temporal::{self, DAY, FUTURE, PAST, Zone};
 use crate::contract::ColumnType;
+use crate::contract::float::write_float;
 use arrow::array::builder::{
     BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
     Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
@@ -126,14 +126,14 @@ impl ColumnBuilder {
             Values::Float4(b) => {
                 let value: f32 = std::str::from_utf8(text).ok()?.parse().ok()?;
                 self.scratch.clear();
-                write_f32(value, &mut self.scratch);
+                write_float(value, &mut self.scratch);
                 same_number(&mut self.number, text, &mut self.other, &self.scratch)?;
                 b.append_value(value);
             }
             Values::Float8(b) => {
                 let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
                 self.scratch.clear();
-                write_f64(value, &mut self.scratch);
+                write_float(value, &mut self.scratch);
                 same_number(&mut self.number, text, &mut self.other, &self.scratch)?;
                 b.append_value(value);
             }

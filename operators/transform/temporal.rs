@@ -10,8 +10,9 @@
 //! Instants are microseconds since 1970 in 128 bits, dates are days, so that everything PostgreSQL can
 //! hold has a place; `infinity` and `-infinity` are the bounds.
 
-/// Microseconds of a day.
-pub(crate) const DAY: i64 = 86_400_000_000;
+use crate::contract::calendar;
+pub(crate) use crate::contract::calendar::DAY;
+
 /// The place of `-infinity`.
 pub(crate) const PAST: i128 = i128::MIN;
 /// The place of `infinity`.
@@ -113,11 +114,7 @@ fn days((year, month, day): (i64, i64, i64), before_christ: bool) -> Option<i64>
     if day < 1 || day > longest {
         return None;
     }
-    // years start in March, so that the leap day is the last one
-    let y = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (y.div_euclid(400), y.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
+    Some(calendar::days(year, u32::try_from(month).ok()?, u32::try_from(day).ok()?))
 }
 
 fn infinity(text: &[u8]) -> Option<i128> {
@@ -167,60 +164,21 @@ pub(crate) fn time(text: &[u8]) -> Option<i64> {
     cursor.0.is_empty().then_some(micros)
 }
 
-fn padded(value: i64, width: usize, out: &mut Vec<u8>) {
-    let mut digits = itoa::Buffer::new();
-    let text = digits.format(value).as_bytes();
-    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(text.len())));
-    out.extend_from_slice(text);
-}
-
-/// Writes the date and says whether it is before Christ; the era stands at the end of the whole text.
-fn write_ymd(days: i64, out: &mut Vec<u8>) -> bool {
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    padded(if year > 0 { year } else { 1 - year }, 4, out);
-    out.push(b'-');
-    padded(month, 2, out);
-    out.push(b'-');
-    padded(day, 2, out);
-    year <= 0
-}
-
 /// Writes a date of so many days since 1970.
 pub(crate) fn write_date(days: i32, out: &mut Vec<u8>) {
-    if write_ymd(i64::from(days), out) {
+    if calendar::write_date(i64::from(days), out) {
         out.extend_from_slice(b" BC");
     }
 }
 
 /// Writes a time of so many microseconds.
 pub(crate) fn write_time(micros: i64, out: &mut Vec<u8>) {
-    let (seconds, mut fraction) = (micros / 1_000_000, micros % 1_000_000);
-    padded(seconds / 3600, 2, out);
-    out.push(b':');
-    padded(seconds / 60 % 60, 2, out);
-    out.push(b':');
-    padded(seconds % 60, 2, out);
-    if fraction != 0 {
-        out.push(b'.');
-        let mut width = 6;
-        while fraction % 10 == 0 {
-            fraction /= 10;
-            width -= 1;
-        }
-        padded(fraction, width, out);
-    }
+    calendar::write_time(micros.unsigned_abs(), out);
 }
 
 /// Writes a timestamp of so many microseconds since 1970, with `+00` when it has a zone.
 pub(crate) fn write_timestamp(micros: i64, zone: bool, out: &mut Vec<u8>) {
-    let before = write_ymd(micros.div_euclid(DAY), out);
+    let before = calendar::write_date(micros.div_euclid(DAY), out);
     out.push(b' ');
     write_time(micros.rem_euclid(DAY), out);
     if zone {

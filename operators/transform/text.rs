@@ -4,9 +4,9 @@
 //! Hot path: no allocation per value, no dyn call per value; the caller owns the buffer.
 
 use super::array_text;
-use super::float_text::{write_f32, write_f64};
 use super::temporal::{write_date, write_time, write_timestamp};
-use crate::contract::{Cells, Column, ColumnType};
+use crate::contract::float::write_float;
+use crate::contract::{Cells, Column, ColumnType, place_point};
 use arrow::array::{
     ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
     Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
@@ -78,8 +78,8 @@ impl<'a> Texts<'a> {
             Self::Int2(a) => out.extend_from_slice(itoa::Buffer::new().format(a.value(row)).as_bytes()),
             Self::Int4(a) => out.extend_from_slice(itoa::Buffer::new().format(a.value(row)).as_bytes()),
             Self::Int8(a) => out.extend_from_slice(itoa::Buffer::new().format(a.value(row)).as_bytes()),
-            Self::Float4(a) => write_f32(a.value(row), out),
-            Self::Float8(a) => write_f64(a.value(row), out),
+            Self::Float4(a) => write_float(a.value(row), out),
+            Self::Float8(a) => write_float(a.value(row), out),
             Self::Decimal(a, scale) => write_decimal(a.value(row), *scale, out),
             Self::Text(a) => out.extend_from_slice(a.value(row).as_bytes()),
             Self::Padded(a) => out.extend_from_slice(a.value(row).trim_end_matches(' ').as_bytes()),
@@ -159,12 +159,5 @@ pub(super) fn write_decimal(value: i128, scale: u8, out: &mut Vec<u8>) {
     }
     let mut digits = itoa::Buffer::new();
     let text = digits.format(value.unsigned_abs()).as_bytes();
-    let scale = usize::from(scale);
-    let whole = text.len().saturating_sub(scale);
-    out.extend_from_slice(if whole == 0 { b"0" } else { &text[..whole] });
-    if scale > 0 {
-        out.push(b'.');
-        out.extend(std::iter::repeat_n(b'0', scale - (text.len() - whole)));
-        out.extend_from_slice(&text[whole..]);
-    }
+    place_point(text, text.len() as i64 - i64::from(scale), out);
 }

@@ -1,12 +1,12 @@
 //! The file as the engine understands it: defaults merged, inputs spelt out, secrets left out. YAML that
 //! reads back to the same pipeline, but for the secrets.
 
-use super::document::{Scalar, Span, Tree, Value};
 use super::links::Edge;
 use super::nodes::Draft;
 use super::pipeline::Settings;
 use super::report::masked;
 use super::scalar::resolve;
+use super::tree::{Scalar, Span, Tree, Value};
 use crate::Kind;
 use std::fmt::Write;
 

@@ -7,8 +7,8 @@
 //! An empty variable counts as unset for `:-` and `:?`, as in a shell. The value is text; the field's type
 //! decides later what a whole value becomes.
 
-use super::document::{Tree, Value};
 use super::problem::Problems;
+use super::tree::{Tree, Value};
 use super::{Environment, codes};
 
 /// Replaces placeholders in every value of the tree. Values that cannot be known become opaque.

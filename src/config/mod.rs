@@ -25,6 +25,7 @@ mod scalar;
 mod schema;
 mod settings;
 mod suggest;
+mod tree;
 
 #[cfg(test)]
 #[expect(dead_code, reason = "settings of tests are read, not used")]
@@ -34,12 +35,12 @@ mod mutations;
 #[cfg(test)]
 mod tests;
 
-pub use document::Span;
 pub use problem::{Problem, Problems, Severity};
 pub use report::Drawing;
 pub use settings::{
     AlertSettings, AlertSeverity, EngineSettings, NotifierSettings, NotifierType, ServerSettings, StateSettings, StateType,
 };
+pub use tree::Span;
 
 pub(crate) use schema::Shape;
 pub(crate) use suggest::help as suggestion;

@@ -1,9 +1,9 @@
 //! The nodes of a file: each with its defaults merged in, its settings read and checked on their own.
 
-use super::document::{Entry, Span, Tree, Value};
 use super::problem::Problems;
 use super::read::{Owner, read, spot};
 use super::schema::Shape;
+use super::tree::{Entry, Span, Tree, Value};
 use super::{codes, join, suggest};
 use crate::{Code, Exit, Findings, Kind, NodeType, ParsedNode, Registry};
 use std::collections::{BTreeMap, HashMap, HashSet};

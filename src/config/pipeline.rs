@@ -1,12 +1,12 @@
 //! The file's top level, and its parts put together to a graph.
 
-use super::document::{Entry, Span, Tree, Value};
 use super::nodes::{self, Draft};
 use super::problem::Problems;
 use super::read::{Owner, read};
 use super::scalar::resolve;
 use super::schema::Shape;
 use super::settings::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings, StateSettings};
+use super::tree::{Entry, Span, Tree, Value};
 use super::{codes, effective, join, links, suggest};
 use crate::Registry;
 use crate::graph::{Graph, Input, Node};

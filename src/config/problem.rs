@@ -3,7 +3,7 @@
 //! A problem is made once, with the place it stands at, and shown in two ways: for people and as JSON
 //! (`report`). What must not be shown of the file is collected here too.
 
-use super::document::Span;
+use super::tree::Span;
 use crate::Code;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -9,10 +9,10 @@
 //! What the walk has reported is left out of the JSON, so serde does not stop at it; what serde stops at is
 //! reported and left out, and it is asked again. So one run finds what there is to find.
 
-use super::document::{Entry, Scalar, Span, Tree, Value};
 use super::problem::Problems;
 use super::scalar::resolve;
 use super::schema::Shape;
+use super::tree::{Entry, Scalar, Span, Tree, Value};
 use super::{codes, join, suggest};
 use serde_json::{Map, Value as Json};
 use serde_path_to_error::{Error, Path, Segment};

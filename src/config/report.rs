@@ -4,8 +4,8 @@
 //! No secret is printed: hidden spans, values of keys that sound secret, and passwords in URLs are masked
 //! in the copy of the text that snippets are cut from, whatever line they stand on.
 
-use super::document::{Span, Tree, Value};
 use super::problem::{Problem, Problems, Severity};
+use super::tree::{Span, Tree, Value};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, NarratableReportHandler};
 use serde_json::json;
 use std::fmt::{self, Write};

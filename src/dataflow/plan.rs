@@ -10,8 +10,6 @@ use super::failure::Failures;
 use super::operator::operator;
 use super::sink::sink;
 use super::source::{LastUpper, SourceEnd, source};
-use crate::Kind;
-use crate::graph::Graph;
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{CodedError, Delivery, Items, Operator, Pressure, Ts};
 use std::collections::{BTreeMap, HashMap};
@@ -55,17 +53,6 @@ pub(crate) struct Plan {
     pub(crate) operators: BTreeMap<usize, OperatorPlan>,
     pub(crate) sinks: BTreeMap<usize, SinkPlan>,
     pub(crate) failures: Failures,
-}
-
-/// The nodes that rows of a source reach, in order: the source, then each node after its inputs.
-pub(crate) fn reachable(graph: &Graph, source: usize) -> Vec<usize> {
-    let mut reached = vec![source];
-    for (index, node) in graph.nodes.iter().enumerate() {
-        if node.kind != Kind::Source && node.inputs.iter().any(|input| reached.contains(&input.node)) {
-            reached.push(index);
-        }
-    }
-    reached
 }
 
 impl Plan {

@@ -3,7 +3,7 @@
 use super::bridge::bridge;
 use super::failure::Failures;
 use super::options::RunOptions;
-use super::plan::{OperatorPlan, Plan, SinkPlan, instances, reachable};
+use super::plan::{OperatorPlan, Plan, SinkPlan, instances};
 use super::sink::deliveries;
 use super::source::SourceEnd;
 use super::supervise::{SourceTask, Supervisor, WriterTask};
@@ -126,7 +126,7 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
             sinks: BTreeMap::new(),
             failures: failures.clone(),
         };
-        for index in reachable(&graph, source_index) {
+        for index in graph.reachable(source_index) {
             let reached = &graph.nodes[index];
             let inputs = reached.inputs.iter().map(|input| (input.node, input.output)).collect();
             if reached.kind == Kind::Operator {

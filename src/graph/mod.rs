@@ -95,23 +95,29 @@ impl Graph {
         BuildContext { pipeline: Arc::clone(&self.pipeline), node: Arc::clone(&node.name), folder: Arc::clone(&self.folder) }
     }
 
-    /// The nodes that the rows of one source reach, the source first, each after what it reads. Inputs are
-    /// indices into the result; inputs from elsewhere are left out.
+    /// Indices of the nodes that the rows of one source reach: the source first, each after what it reads.
     #[must_use]
-    pub fn subgraph(&self, source: usize) -> Vec<Node> {
-        let mut places: Vec<Option<usize>> = vec![None; self.nodes.len()];
+    pub fn reachable(&self, source: usize) -> Vec<usize> {
+        let mut reached = vec![false; self.nodes.len()];
         let mut nodes = Vec::new();
         for (at, node) in self.nodes.iter().enumerate().skip(source) {
-            let inputs: Vec<Input> =
-                node.inputs.iter().filter_map(|i| Some(Input { node: places.get(i.node).copied().flatten()?, output: i.output })).collect();
-            if at == source || !inputs.is_empty() {
-                if let Some(place) = places.get_mut(at) {
-                    *place = Some(nodes.len());
-                }
-                nodes.push(Node { inputs, ..node.clone() });
+            let reads = |input: &Input| reached.get(input.node).copied().unwrap_or(false);
+            if at == source || node.inputs.iter().any(reads) {
+                reached[at] = true;
+                nodes.push(at);
             }
         }
         nodes
+    }
+
+    /// The nodes of [`Graph::reachable`]. Inputs are indices into the result; inputs from elsewhere are left out.
+    #[must_use]
+    pub fn subgraph(&self, source: usize) -> Vec<Node> {
+        let reached = self.reachable(source);
+        let place = |input: &Input| reached.binary_search(&input.node).ok().map(|node| Input { node, output: input.output });
+        let node =
+            |at: &usize| self.nodes.get(*at).map(|node| Node { inputs: node.inputs.iter().filter_map(place).collect(), ..node.clone() });
+        reached.iter().filter_map(node).collect()
     }
 
     /// The graph as boxes and lines of text.

@@ -1,10 +1,12 @@
 //! The real binary against real servers.
 
 mod bad_input;
+mod earlier_defects;
 mod examples;
 mod faults;
 mod harness;
 mod pipelines;
 mod snowflake;
 mod snowflake_refusals;
+mod types;
 mod warehouse;

@@ -1,7 +1,7 @@
 //! An encoded value back as PostgreSQL's text, for comparing.
 
+use crate::contract::calendar::{DAY, write_date, write_time};
 use crate::contract::{ColumnType, RowBatch};
-use crate::encode::calendar::{DAY, write_date, write_time};
 use crate::encode::{bytea, float};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{

@@ -32,6 +32,8 @@ pub(super) struct Written {
     pub(super) rows: u64,
     /// Its size.
     pub(super) bytes: u64,
+    /// Values that went beside their column.
+    pub(super) exact: u64,
 }
 
 /// A table's folder, open for writing.
@@ -124,7 +126,7 @@ impl TableFolder {
         let batch = batch.after(self.last);
         let mut written = Written::default();
         if let Some(first) = batch.first_token() {
-            written = Written { rows: batch.len() as u64, bytes: self.write_file(&batch, first, last)? };
+            written = Written { rows: batch.len() as u64, bytes: self.write_file(&batch, first, last)?, exact: batch.exact.len() as u64 };
             self.last = last;
             self.settle_snapshot()?;
         }

@@ -13,6 +13,8 @@
 mod codes;
 mod encode;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod names;
 mod parquet;
 #[cfg(test)]

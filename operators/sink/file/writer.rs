@@ -185,6 +185,7 @@ impl Shared {
             match (outcome, folder) {
                 (Ok(written), Some(folder)) => {
                     self.tally.committed(written.rows, written.bytes);
+                    self.tally.exact(written.exact);
                     if let Delivery::Rows { ack, .. } | Delivery::Mark { ack, .. } = delivery {
                         ack.durable();
                     }

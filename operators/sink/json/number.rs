@@ -3,6 +3,8 @@
 //! A reader of JSON may take every number for a double. A double holds integers up to 2^53 − 1 and any
 //! decimal of 15 significant digits within its normal range; what lies beyond is written as a string.
 
+use crate::contract::place_point;
+
 /// The greatest integer that every reader takes exactly.
 const EXACT_INTEGER: u64 = (1 << 53) - 1;
 
@@ -11,9 +13,6 @@ const EXACT_DIGITS: usize = 15;
 
 /// Powers of ten of a decimal's first digit within a double's normal range.
 const EXACT_RANGE: std::ops::RangeInclusive<i64> = -307..=307;
-
-/// What positional notation fills up with.
-const ZEROS: &[u8; 16] = b"0000000000000000";
 
 /// Writes an integer.
 #[inline]
@@ -76,39 +75,6 @@ pub(super) fn write_digits(value: i128, scale: u8, out: &mut Vec<u8>) {
         Err(_) => long.format(digits).as_bytes(),
     };
     place_point(digits, digits.len() as i64 - i64::from(scale), out);
-}
-
-/// Writes `digits` with the point after the first `point` of them, which may lie outside.
-#[inline]
-pub(super) fn place_point(digits: &[u8], point: i64, out: &mut Vec<u8>) {
-    match usize::try_from(point) {
-        Ok(0) | Err(_) => {
-            out.extend_from_slice(b"0.");
-            zeros(point.unsigned_abs(), out);
-            out.extend_from_slice(digits);
-        }
-        Ok(point) => match digits.split_at_checked(point) {
-            Some((whole, fraction)) => {
-                out.extend_from_slice(whole);
-                if !fraction.is_empty() {
-                    out.push(b'.');
-                    out.extend_from_slice(fraction);
-                }
-            }
-            None => {
-                out.extend_from_slice(digits);
-                zeros((point - digits.len()) as u64, out);
-            }
-        },
-    }
-}
-
-fn zeros(mut count: u64, out: &mut Vec<u8>) {
-    while count > 0 {
-        let some = count.min(ZEROS.len() as u64);
-        out.extend_from_slice(&ZEROS[..some as usize]);
-        count -= some;
-    }
 }
 
 /// Writes a numeric's exact text: a number where a double holds it, else a string. `NaN` and infinities are

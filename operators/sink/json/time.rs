@@ -2,75 +2,13 @@
 //!
 //! Years before 1 are written as PostgreSQL does, `0044-03-15 BC`; years beyond 9999 with all their digits.
 
-const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
-
-/// Two decimal digits of a value below 100.
-#[inline]
-fn two(value: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]);
-}
-
-/// The proleptic Gregorian date of a day since 1970-01-01 (H. Hinnant, "chrono-compatible low-level date
-/// algorithms": eras of 400 years that begin on 1 March).
-#[inline]
-fn civil(day: i64) -> (i64, u64, u64) {
-    let day = day + 719_468;
-    let era = day.div_euclid(146_097);
-    let of_era = day.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month as u64, date as u64)
-}
-
-/// Writes `YYYY-MM-DD`; says whether ` BC` has to follow.
-#[inline]
-fn date(day: i64, out: &mut Vec<u8>) -> bool {
-    let (year, month, date) = civil(day);
-    let bc = year <= 0;
-    let year = if bc { (1 - year) as u64 } else { year as u64 };
-    if year >= 10_000 {
-        out.extend_from_slice(itoa::Buffer::new().format(year / 100).as_bytes());
-    } else {
-        two(year / 100, out);
-    }
-    two(year % 100, out);
-    out.push(b'-');
-    two(month, out);
-    out.push(b'-');
-    two(date, out);
-    bc
-}
-
-/// Writes `HH:MM:SS` and the fraction without its trailing zeros.
-#[inline]
-fn time(micros: u64, out: &mut Vec<u8>) {
-    let seconds = micros / SECOND as u64;
-    two(seconds / 3_600, out);
-    out.push(b':');
-    two(seconds / 60 % 60, out);
-    out.push(b':');
-    two(seconds % 60, out);
-    let mut fraction = micros % SECOND as u64;
-    if fraction > 0 {
-        out.push(b'.');
-        let mut unit = 100_000;
-        while fraction > 0 {
-            out.push(b'0' + (fraction / unit) as u8);
-            fraction %= unit;
-            unit /= 10;
-        }
-    }
-}
+use crate::contract::calendar::{self, DAY};
 
 /// Writes a date, in quotes.
 #[inline]
 pub fn write_date(day: i32, out: &mut Vec<u8>) {
     out.push(b'"');
-    let bc = date(i64::from(day), out);
+    let bc = calendar::write_date(i64::from(day), out);
     out.extend_from_slice(if bc { b" BC\"" } else { b"\"" });
 }
 
@@ -78,16 +16,16 @@ pub fn write_date(day: i32, out: &mut Vec<u8>) {
 #[inline]
 pub fn write_time(micros: i64, out: &mut Vec<u8>) {
     out.push(b'"');
-    time(micros.clamp(0, DAY) as u64, out);
+    calendar::write_time(micros.clamp(0, DAY) as u64, out);
     out.push(b'"');
 }
 
 #[inline]
 fn timestamp(micros: i64, zone: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    let bc = date(micros.div_euclid(DAY), out);
+    let bc = calendar::write_date(micros.div_euclid(DAY), out);
     out.push(b'T');
-    time(micros.rem_euclid(DAY) as u64, out);
+    calendar::write_time(micros.rem_euclid(DAY) as u64, out);
     out.extend_from_slice(zone);
     out.extend_from_slice(if bc { b" BC\"" } else { b"\"" });
 }

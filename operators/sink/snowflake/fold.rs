@@ -27,6 +27,31 @@ fn list(names: impl IntoIterator<Item = impl AsRef<str>>, write: impl Fn(&str) -
     parts.join(between)
 }
 
+/// The key's exact text that a row has of a column.
+fn exact_text(object: &str, column: &str) -> String {
+    format!("GET({object}, {})::VARCHAR", literal(column))
+}
+
+/// What tells keys apart: the key's columns, and the exact text of those that may not hold their value.
+fn key_of(table: &MergeTable) -> String {
+    let exact = list(&table.beyond, |c| format!(", {}", exact_text("\"_ETL_EXACT\"", c)), "");
+    list(&table.key, quote, ", ") + &exact
+}
+
+/// Whether the key of row `t` is the one that `value` and, as an object of exact texts, `exact` say.
+fn same_key(table: &MergeTable, t: &str, value: impl Fn(&str) -> String, exact: &str) -> String {
+    let equal = |c: &str| {
+        let (own, wanted) = (format!("{t}.{}", quote(c)), value(&quote(c)));
+        if table.beyond.iter().any(|beyond| beyond == c) {
+            let (own_text, text) = (exact_text(&format!("{t}.\"_ETL_EXACT\""), c), exact_text(exact, c));
+            format!("{own} IS NOT DISTINCT FROM {wanted} AND {own_text} IS NOT DISTINCT FROM {text}")
+        } else {
+            format!("{own} = {wanted}")
+        }
+    };
+    list(&table.key, equal, " AND ")
+}
+
 /// The clauses after `ON`. `values` gives a column's value and `exact` that of `_ETL_EXACT`.
 fn clauses(table: &MergeTable, exact: &str) -> String {
     let all: Vec<&String> = table.key.iter().chain(&table.values).collect();
@@ -52,8 +77,8 @@ fn clauses(table: &MergeTable, exact: &str) -> String {
 
 /// Each key's latest row. With soft deletes: its latest row that has values, and whether it is gone.
 pub(super) fn plain(table: &MergeTable, bounds: (Token, Token), from: Token) -> String {
-    let key = list(&table.key, quote, ", ");
-    let on = list(&table.key, |c| format!("t.{0} = s.{0}", quote(c)), " AND ");
+    let key = key_of(table);
+    let on = same_key(table, "t", |c| format!("s.{c}"), "s.\"_ETL_EXACT\"");
     let (landing, rows) = (table.landing.sql(), table.rows(bounds, from));
     let source = if table.soft {
         format!(
@@ -70,8 +95,8 @@ pub(super) fn plain(table: &MergeTable, bounds: (Token, Token), from: Token) -> 
 
 /// Each key's latest state, with `folded` columns taken from wherever they were sent last.
 pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, Token), from: Token) -> String {
-    let key = list(&table.key, quote, ", ");
-    let on = list(&table.key, |c| format!("t.{0} = s.{0}", quote(c)), " AND ");
+    let key = key_of(table);
+    let on = same_key(table, "t", |c| format!("s.{c}"), "s.\"_ETL_EXACT\"");
     let so_far = format!("OVER (PARTITION BY {key} ORDER BY \"_SEQ\" ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)");
     let life = format!("PARTITION BY {key}, \"_life\"");
     let mut sql = format!("MERGE INTO {} AS t USING (WITH r AS (", table.target.sql());
@@ -138,7 +163,8 @@ pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, To
             }
         }
     }
-    let old_key = list(&table.key, |c| format!("o.{0} = IFF(s.\"_life\" = 0, s.{0}, d.{0})", quote(c)), " AND ");
+    let old = |c: &str| format!("IFF(s.\"_life\" = 0, s.{c}, d.{c})");
+    let old_key = same_key(table, "o", old, &old("\"_ETL_EXACT\""));
     let _ = write!(
         sql,
         " FROM s LEFT JOIN f AS d ON d.\"_SEQ\" = s.\"_parent\" AND d.\"_OP\" = 'd' AND s.\"_life\" > 0 AND s.\"_began\" = 'i' \

@@ -94,18 +94,15 @@ impl Refusal {
     /// {"error_code":"ERR_…","message":"…"}            streaming; also {"code":"ERR_…",…}
     /// "ERR_GENERAL_EXCEPTION_RETRY_REQUEST"           streaming, a bare string
     /// ```
-    fn answered(status: u16, body: &[u8]) -> Self {
+    pub(super) fn answered(status: u16, body: &[u8]) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let mut code = text("code");
-        if code.is_empty() {
-            code = text("error_code");
-        }
-        if let Value::String(bare) = &body {
-            code.clone_from(bare);
-        }
-        let verdict = classify(status, &code);
-        Self { verdict, status, code, sql_state: text("sqlState"), message: text("message"), ambiguous: false, own: None }
+        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+        // What is no word is no code: it could be anything, and codes are shown and logged.
+        let word = |text: &str| text.len() <= 100 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        let found = [text("code"), text("error_code"), body.as_str().unwrap_or_default()];
+        let code = found.into_iter().find(|code| !code.is_empty() && word(code)).unwrap_or_default().to_owned();
+        let sql_state = Some(text("sqlState")).filter(|state| word(state)).unwrap_or_default().to_owned();
+        Self { verdict: classify(status, &code), status, code, sql_state, message: text("message").to_owned(), ambiguous: false, own: None }
     }
 
     /// What came back, in a few words.

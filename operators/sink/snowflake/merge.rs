@@ -34,6 +34,8 @@ pub(super) struct MergeTable {
     pub(super) row: ProgressKey,
     /// Stored names of the key's columns.
     pub(super) key: Vec<String>,
+    /// Those of the key's columns whose value may stand in `_ETL_EXACT`: they are compared by both.
+    pub(super) beyond: Vec<String>,
     /// Stored names of the other columns.
     pub(super) values: Vec<String>,
     /// Whether deleted rows stay, marked.
@@ -198,7 +200,7 @@ mod tests {
         let name = |table: &str| TableName { database: "D".into(), schema: "S".into(), table: table.into() };
         let row = ProgressKey { pipeline: "p".into(), source: "s".into(), schema: "public".into(), table: "t".into() };
         let (key, values) = (vec!["ID".into()], vec!["A".into(), "n".into()]);
-        MergeTable { target: name("T"), landing: name("T__CHANGES"), progress: name("P"), row, key, values, soft }
+        MergeTable { target: name("T"), landing: name("T__CHANGES"), progress: name("P"), row, key, beyond: Vec::new(), values, soft }
     }
 
     fn t(ordinal: u64) -> Token {

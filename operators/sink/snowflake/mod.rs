@@ -21,6 +21,8 @@ mod ddl;
 mod errors;
 mod evolve;
 mod fold;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http;
 mod jwt;
 mod key;

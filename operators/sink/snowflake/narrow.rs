@@ -4,18 +4,16 @@
 //! land in `_ETL_EXACT`. A batch without any is passed on as it is, after one scan of its temporal columns.
 
 use super::super::json::{write_date, write_time, write_timestamp, write_timestamptz};
+use crate::contract::calendar::{DAY, DAYS};
 use crate::contract::{Cells, ColumnType, RowBatch};
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::{Date32Type, Time64MicrosecondType, TimestampMicrosecondType};
 use std::sync::Arc;
 
-const DAY: i64 = 86_400_000_000;
-/// 0001-01-01, in days since 1970.
-const FIRST_DAY: i32 = -719_162;
-/// 9999-12-31.
-const LAST_DAY: i32 = 2_932_896;
-const FIRST_MICRO: i64 = FIRST_DAY as i64 * DAY;
-const LAST_MICRO: i64 = (LAST_DAY as i64 + 1) * DAY - 1;
+const FIRST_DAY: i32 = DAYS.start as i32;
+const LAST_DAY: i32 = DAYS.end as i32 - 1;
+const FIRST_MICRO: i64 = DAYS.start * DAY;
+const LAST_MICRO: i64 = DAYS.end * DAY - 1;
 
 /// A cell to be told of: row, column, text.
 type Exact = (usize, usize, Box<str>);

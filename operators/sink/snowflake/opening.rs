@@ -16,6 +16,7 @@ use super::progress::{Progress, ProgressKey, lsn_text};
 use super::settings::SchemaChanges;
 use super::sql::literal;
 use super::streaming::Pipe;
+use super::types::SfType;
 use crate::contract::{CodedError, Lsn, TableSchema, Token};
 use crate::failpoint;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Identity {
     }
 
     /// What merges the table, given its columns' stored names.
-    pub(super) fn merge_table(&self, key: Vec<String>, columns: impl IntoIterator<Item = String>) -> MergeTable {
+    pub(super) fn merge_table(&self, key: Vec<String>, beyond: Vec<String>, columns: impl IntoIterator<Item = String>) -> MergeTable {
         MergeTable {
             target: self.places.target.clone(),
             landing: self.places.landing.clone(),
@@ -72,6 +73,7 @@ impl Identity {
             row: self.row.clone(),
             values: columns.into_iter().filter(|c| !key.contains(c)).collect(),
             key,
+            beyond,
             soft: self.shared.options.soft,
         }
     }
@@ -81,7 +83,8 @@ impl Identity {
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
         let columns = shared_columns(&landing, &target);
         let known = !progress.key.is_empty() && progress.key.iter().all(|k| columns.contains(k));
-        Ok(known.then(|| self.merge_table(progress.key.clone(), columns)))
+        let beyond = progress.key.iter().filter(|k| target.get(*k).is_some_and(SfType::may_be_exact)).cloned().collect();
+        Ok(known.then(|| self.merge_table(progress.key.clone(), beyond, columns)))
     }
 
     /// Opens its channels.
@@ -124,7 +127,7 @@ impl Identity {
         let mut dropped = shared_columns(&landing, &target);
         dropped.retain(|name| !columns.contains(name));
         columns.extend(dropped);
-        let merge = self.merge_table(plan.key_names(), columns);
+        let merge = self.merge_table(plan.key_names(), plan.beyond_names(), columns);
         Ok((plan, merge, !statements.is_empty()))
     }
 

@@ -3,7 +3,7 @@
 use super::super::json::{Dialect, RowWriter};
 use super::errors::SF_NO_KEY;
 use super::names::{self, Naming, TableName};
-use super::types::{SfType, may_be_left_out};
+use super::types::{SfType, may_be_exact, may_be_left_out};
 use crate::contract::{CodedError, RowBatch, TableSchema};
 use std::sync::Arc;
 
@@ -81,6 +81,12 @@ impl TablePlan {
     /// Stored names of the key's columns.
     pub(super) fn key_names(&self) -> Vec<String> {
         self.key.iter().map(|at| self.names[*at].clone()).collect()
+    }
+
+    /// Stored names of the key's columns whose value may stand in `_ETL_EXACT`.
+    pub(super) fn beyond_names(&self) -> Vec<String> {
+        let beyond = self.key.iter().filter(|at| may_be_exact(&self.schema.columns[**at].ty));
+        beyond.map(|at| self.names[*at].clone()).collect()
     }
 
     /// Stored names of columns whose unchanged values PostgreSQL may leave out.

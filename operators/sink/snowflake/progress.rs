@@ -55,7 +55,7 @@ pub(super) struct Progress {
 const COLUMNS: &str = "\"PIPELINE\", \"SOURCE\", \"TABLE_SCHEMA\", \"TABLE_NAME\", \"FENCE\", \"SNAPSHOT_LSN\", \"SNAPSHOT_DONE\", \
                        \"KEY_COLUMNS\", \"CHANNELS\", \"REJECTED\"";
 
-fn read(row: &[Option<String>]) -> (ProgressKey, Progress) {
+pub(super) fn read(row: &[Option<String>]) -> (ProgressKey, Progress) {
     let cell = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
     let number = |at: usize| cell(at).parse().unwrap_or(0);
     let key = ProgressKey { pipeline: cell(0).into(), source: cell(1).into(), schema: cell(2).into(), table: cell(3).into() };

@@ -162,7 +162,7 @@ impl Sql {
     }
 }
 
-fn take_rows(answer: &Value, rows: &mut Rows) {
+pub(super) fn take_rows(answer: &Value, rows: &mut Rows) {
     let found = answer.get("data").and_then(Value::as_array);
     for row in found.into_iter().flatten() {
         let cells = row.as_array().into_iter().flatten();
@@ -171,7 +171,7 @@ fn take_rows(answer: &Value, rows: &mut Rows) {
 }
 
 /// The error of a statement. `42…` are errors of names, syntax and privileges; others can quote values.
-fn failed(mut refusal: Refusal, doing: &str) -> CodedError {
+pub(super) fn failed(mut refusal: Refusal, doing: &str) -> CodedError {
     let says = refusal.sql_state.starts_with("42") || refusal.sql_state.starts_with("57") || refusal.status != 422;
     if !says {
         refusal.message = format!("SQL state {} (its words may hold a value and are left out)", refusal.sql_state);

@@ -69,7 +69,7 @@ fn error_kind(message: &str) -> String {
 }
 
 impl ChannelStatus {
-    fn read(status: &Value) -> Result<Self, CodedError> {
+    pub(super) fn read(status: &Value) -> Result<Self, CodedError> {
         let text = |names: &[&str]| names.iter().find_map(|name| status.get(name).and_then(Value::as_str)).unwrap_or_default().to_owned();
         let number = |names: &[&str]| names.iter().find_map(|name| status.get(name).and_then(Value::as_u64)).unwrap_or(0);
         let code = text(&["channel_status_code", "status_code"]);

@@ -99,6 +99,11 @@ impl SfType {
         }
     }
 
+    /// Whether `_ETL_EXACT` may have to say what a value is, as far as the type tells: integers are numbers too.
+    pub(super) fn may_be_exact(&self) -> bool {
+        !matches!(self, Self::Varchar(_) | Self::Binary(_) | Self::Plain("FLOAT" | "BOOLEAN" | "OBJECT"))
+    }
+
     /// Whether a column of this type can take values of `wanted`.
     pub(super) fn fits(&self, wanted: &Self) -> Fit {
         match (self, wanted) {
@@ -120,6 +125,21 @@ impl SfType {
             _ => Fit::Never,
         }
     }
+}
+
+/// Whether `_ETL_EXACT` may have to say what a value of the type is.
+pub(super) fn may_be_exact(ty: &ColumnType) -> bool {
+    matches!(
+        ty,
+        ColumnType::Numeric { .. }
+            | ColumnType::Date
+            | ColumnType::Time
+            | ColumnType::Timestamp
+            | ColumnType::TimestampTz
+            | ColumnType::Json
+            | ColumnType::Jsonb
+            | ColumnType::Array(_)
+    )
 }
 
 /// Whether PostgreSQL may leave an unchanged value of the type out of an update (`TOAST`).

@@ -34,6 +34,8 @@ mod confirm;
 pub(crate) mod connect;
 mod credit;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod quote;
 mod report;
 mod run;

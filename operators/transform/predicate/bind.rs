@@ -1,8 +1,8 @@
 //! Fits a parsed predicate to a table's types, as PostgreSQL resolves operators.
 
+use super::expr::{Expr, Literal, Relation};
 use super::like::Pattern;
 use super::literal::{Range, key, range};
-use super::parser::{Expr, Literal, Relation};
 use super::{FALSE, NULL, TRUE, Truth};
 use crate::contract::{CodedError, Column, ColumnType, TableSchema};
 use crate::transform::CFG_TYPE;

@@ -4,8 +4,9 @@
 //! value stands as exact text, or is unknown, are few and are done again one by one afterwards.
 
 use super::bind::{Node, Pair, Test};
+use super::expr::Relation;
 use super::literal::{Range, float_key};
-use super::parser::Relation;
+use super::truth::{AND, IS_FALSE, IS_NULL, IS_TRUE, NOT, OR};
 use super::{FALSE, NULL, TRUE, Truth};
 use crate::contract::{ColumnType, RowBatch};
 use crate::transform::decimal::{Decimal, Number, compare_scaled};
@@ -38,57 +39,6 @@ impl Pool {
         self.truths.push(buffer);
     }
 }
-
-/// What AND and OR give for each pair of possible results, at `a * 8 + b`.
-const AND: [Truth; 64] = joined(FALSE, TRUE);
-const OR: [Truth; 64] = joined(TRUE, FALSE);
-
-const fn joined(wins: Truth, loses: Truth) -> [Truth; 64] {
-    let mut table = [0; 64];
-    let mut at = 0;
-    while at < 64 {
-        // every result that one possible result of each side gives
-        let (mut left, mut all) = (TRUE, 0);
-        while left <= NULL {
-            let mut right = TRUE;
-            while right <= NULL {
-                if (at >> 3) as Truth & left != 0 && (at & 7) as Truth & right != 0 {
-                    all |= if left == wins || right == wins {
-                        wins
-                    } else if left == loses && right == loses {
-                        loses
-                    } else {
-                        NULL
-                    };
-                }
-                right <<= 1;
-            }
-            left <<= 1;
-        }
-        table[at] = all;
-        at += 1;
-    }
-    table
-}
-
-/// Maps each possible result on its own.
-const fn mapped(of_true: Truth, of_false: Truth, of_null: Truth) -> [Truth; 8] {
-    let mut table = [0; 8];
-    let mut at = 0;
-    while at < 8 {
-        let set = at as Truth;
-        table[at] = (if set & TRUE != 0 { of_true } else { 0 })
-            | (if set & FALSE != 0 { of_false } else { 0 })
-            | (if set & NULL != 0 { of_null } else { 0 });
-        at += 1;
-    }
-    table
-}
-
-const NOT: [Truth; 8] = mapped(FALSE, TRUE, NULL);
-const IS_NULL: [Truth; 8] = mapped(FALSE, FALSE, TRUE);
-const IS_TRUE: [Truth; 8] = mapped(TRUE, FALSE, FALSE);
-const IS_FALSE: [Truth; 8] = mapped(FALSE, TRUE, FALSE);
 
 /// Evaluates a node for every row.
 pub(super) fn eval(node: &Node, batch: &RowBatch, pool: &mut Pool) -> Vec<Truth> {

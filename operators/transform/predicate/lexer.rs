@@ -43,7 +43,8 @@ pub(super) fn split(text: &str) -> Result<Vec<Lexed>, Mistake> {
     let mut at = 1;
     loop {
         let trimmed = rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c', '\x0b']);
-        at += rest.chars().count() - trimmed.chars().count();
+        // white space is one byte a character
+        at += rest.len() - trimmed.len();
         rest = trimmed;
         let Some(first) = rest.chars().next() else {
             lexed.push(Lexed { at, lexeme: Lexeme::End });

@@ -1,6 +1,6 @@
 //! Literals as keys: everything of fixed width compares as an integer.
 
-use super::parser::{Literal, Relation};
+use super::expr::{Literal, Relation};
 use crate::contract::ColumnType;
 use crate::transform::decimal::Number;
 use crate::transform::parse::boolean;

@@ -12,10 +12,12 @@
 
 mod bind;
 mod eval;
+mod expr;
 mod lexer;
 mod like;
 mod literal;
 mod parser;
+mod truth;
 
 #[cfg(test)]
 mod oracle;
@@ -44,7 +46,7 @@ impl Mistake {
 
 /// A parsed predicate, of no table yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Predicate(parser::Expr);
+pub(crate) struct Predicate(expr::Expr);
 
 impl Predicate {
     /// Parses.
@@ -160,6 +162,10 @@ mod tests {
         let deep = format!("{}a = 1{}", "(".repeat(5000), ")".repeat(5000));
         assert!(Predicate::parse(&deep).expect_err("deep").message.contains("deeper nesting"));
         assert!(Predicate::parse(&format!("{}a", "NOT ".repeat(5000))).is_err());
+        assert!(Predicate::parse(&format!("a{}", " IS NULL".repeat(5000))).expect_err("tests").message.contains("deeper nesting"));
+        // each level would double what the next holds
+        let doubling = format!("{}a{}", "(".repeat(60), " BETWEEN 0 AND 1)".repeat(60));
+        assert!(Predicate::parse(&doubling).expect_err("doubling").message.contains("BETWEEN after a condition"));
         let wide = vec!["a = 1"; 5000].join(" OR ");
         assert!(Predicate::parse(&wide).is_ok());
     }

@@ -14,104 +14,10 @@
 //! ```
 
 use super::Mistake;
+use super::expr::{Expr, Literal, Relation};
 use super::lexer::{Lexed, Lexeme, split};
 use crate::transform::decimal::Number;
 use crate::transform::temporal::{self, Zone};
-
-/// A comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Relation {
-    Equal,
-    NotEqual,
-    Less,
-    LessEqual,
-    Greater,
-    GreaterEqual,
-}
-
-impl Relation {
-    /// The same comparison with its sides changed over.
-    pub(super) const fn turned(self) -> Self {
-        match self {
-            Self::Less => Self::Greater,
-            Self::LessEqual => Self::GreaterEqual,
-            Self::Greater => Self::Less,
-            Self::GreaterEqual => Self::LessEqual,
-            other => other,
-        }
-    }
-
-    /// Whether it holds for an order.
-    pub(super) const fn holds(self, order: std::cmp::Ordering) -> bool {
-        match self {
-            Self::Equal => order.is_eq(),
-            Self::NotEqual => order.is_ne(),
-            Self::Less => order.is_lt(),
-            Self::LessEqual => order.is_le(),
-            Self::Greater => order.is_gt(),
-            Self::GreaterEqual => order.is_ge(),
-        }
-    }
-}
-
-/// A constant.
-#[derive(Clone, Debug)]
-pub(super) enum Literal {
-    Null,
-    Bool(bool),
-    /// A number, and whether it was written without point and exponent.
-    Number(Number, bool),
-    Text(String),
-    Date(String),
-    Timestamp(String),
-    TimestampTz(String),
-}
-
-/// A parsed predicate; columns by name, `at` is where it stands.
-#[derive(Clone, Debug)]
-pub(super) enum Expr {
-    Column {
-        name: String,
-        at: usize,
-    },
-    Literal {
-        value: Literal,
-        at: usize,
-    },
-    Not(Box<Expr>),
-    And(Vec<Expr>),
-    Or(Vec<Expr>),
-    Compare {
-        relation: Relation,
-        left: Box<Expr>,
-        right: Box<Expr>,
-        at: usize,
-    },
-    Distinct {
-        left: Box<Expr>,
-        right: Box<Expr>,
-        at: usize,
-    },
-    In {
-        left: Box<Expr>,
-        items: Vec<Expr>,
-        at: usize,
-    },
-    Like {
-        left: Box<Expr>,
-        pattern: Box<Expr>,
-        escape: Option<char>,
-        fold: bool,
-        at: usize,
-    },
-    /// `IS NULL`, or `IS UNKNOWN`.
-    IsNull(Box<Expr>),
-    /// `IS TRUE`, `IS FALSE`.
-    IsBool {
-        inner: Box<Expr>,
-        value: bool,
-    },
-}
 
 /// Words that PostgreSQL reserves, or that mean something here: a column of that name is quoted.
 const RESERVED: [&str; 34] = [
@@ -153,6 +59,8 @@ const RESERVED: [&str; 34] = [
 
 /// How deep parentheses and NOT may nest.
 const DEEPEST: usize = 100;
+/// How many IS may follow one another; more say nothing, and each nests the expression once more.
+const MOST_TESTS: usize = 3;
 
 /// Parses a whole predicate.
 pub(super) fn parse(text: &str) -> Result<Expr, Mistake> {
@@ -247,10 +155,13 @@ impl Parser {
 
     fn is(&mut self) -> Result<Expr, Mistake> {
         let mut expr = self.compare()?;
-        loop {
+        for tests in 0.. {
             let at = self.at();
             if !self.word("is") {
-                return Ok(expr);
+                break;
+            }
+            if tests == MOST_TESTS {
+                return Err(Mistake::outside(at, "deeper nesting"));
             }
             let negated = self.word("not");
             let inner = Box::new(expr);
@@ -270,6 +181,7 @@ impl Parser {
                 expr = Expr::Not(Box::new(expr));
             }
         }
+        Ok(expr)
     }
 
     fn compare(&mut self) -> Result<Expr, Mistake> {
@@ -297,6 +209,10 @@ impl Parser {
         self.next += usize::from(negated);
         let left = Box::new(left);
         let expr = if self.word("between") {
+            // its left side stands twice in what it means, so it must be small
+            if !matches!(*left, Expr::Column { .. } | Expr::Literal { .. }) {
+                return Err(Mistake::outside(at, "BETWEEN after a condition"));
+            }
             let low = self.item()?;
             self.need_word("and")?;
             let high = self.item()?;

@@ -53,30 +53,10 @@ pub(super) fn parse_error(name: &str, settings: &Value) -> String {
     (node.parse)(settings.clone()).err().expect("the settings are wrong").to_string()
 }
 
+/// What is no scalar type of the server's own is an enum here.
 fn family(oid: u32, modifier: i32) -> ColumnType {
-    match oid {
-        16 => ColumnType::Bool,
-        17 => ColumnType::Bytea,
-        20 => ColumnType::Int8,
-        21 => ColumnType::Int2,
-        23 => ColumnType::Int4,
-        26 => ColumnType::Oid,
-        114 => ColumnType::Json,
-        700 => ColumnType::Float4,
-        701 => ColumnType::Float8,
-        1082 => ColumnType::Date,
-        1083 => ColumnType::Time,
-        1114 => ColumnType::Timestamp,
-        1184 => ColumnType::TimestampTz,
-        1186 => ColumnType::Interval,
-        1266 => ColumnType::TimeTz,
-        1700 if modifier >= 4 => ColumnType::Numeric { precision: ((modifier - 4) >> 16) as u8, scale: (modifier - 4) as u8 },
-        1700 => ColumnType::NumericText,
-        2950 => ColumnType::Uuid,
-        3802 => ColumnType::Jsonb,
-        869 => ColumnType::Other,
-        _ => ColumnType::Text,
-    }
+    const FIRST_OF_USERS: u32 = 16384;
+    ColumnType::built_in(oid, modifier).unwrap_or(if oid < FIRST_OF_USERS { ColumnType::Other } else { ColumnType::Text })
 }
 
 async fn rows(client: &Client, sql: &str) -> Vec<Vec<Option<String>>> {

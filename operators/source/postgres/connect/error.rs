@@ -87,6 +87,9 @@ pub(super) fn refused(doing: &str, stage: Stage, fields: &Fields) -> CodedError 
         "22023" | "42704" | "08P01" if connecting => CodedError::definite(PG_SETTINGS, message)
             .hint("check `options` and whether the address is PostgreSQL's own and not a pooler's"),
         "53300" | "57P01" | "57P02" | "57P03" if connecting => CodedError::transient(PG_BUSY, message),
+        // character_not_in_repertoire, untranslatable_character: from SQL_ASCII, or stored past the encoding's checks
+        "22021" | "22P05" if !connecting => CodedError::definite(PG_QUERY, message)
+            .hint("a text has no form in UTF-8: find its row with `convert_from(column::bytea, 'UTF8')` and store it anew, or leave the column out of the publication"),
         _ if !connecting && (state.starts_with("08") || state.starts_with("57P")) => CodedError::transient(PG_LOST, message),
         _ if passes(state) => CodedError::transient(PG_QUERY, message),
         _ => CodedError::definite(PG_QUERY, message),
@@ -205,6 +208,7 @@ mod tests {
             ("XX001", Stage::Running, PG_QUERY, Class::Definite),
             ("55000", Stage::Running, PG_QUERY, Class::Definite),
             ("42P01", Stage::Running, PG_QUERY, Class::Definite),
+            ("22021", Stage::Running, PG_QUERY, Class::Definite),
             ("", Stage::Running, PG_QUERY, Class::Definite),
         ] {
             let error = refused("testing", stage, &Fields { sqlstate: state.into(), message: "no".into() });

@@ -19,6 +19,8 @@ mod certificate;
 mod conninfo;
 mod endpoint;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod low_water;
 mod options;
 mod passfile;

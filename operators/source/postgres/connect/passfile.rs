@@ -27,7 +27,7 @@ fn field(line: &mut std::str::Chars<'_>) -> Option<(String, bool)> {
 }
 
 /// The password of a line that fits.
-fn matched(line: &str, wanted: [&str; 4]) -> Option<String> {
+pub(super) fn matched(line: &str, wanted: [&str; 4]) -> Option<String> {
     let mut rest = line.chars();
     for want in wanted {
         let (text, plain) = field(&mut rest)?;

@@ -16,7 +16,7 @@ pub(super) fn major(server_version: &str) -> u32 {
 pub(super) fn statements(major: u32, replication: bool) -> String {
     let mut sql = String::from(
         "SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; \
-         SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C'; SET standard_conforming_strings = on; \
+         SET extra_float_digits = 3; SET bytea_output = 'hex'; SET lc_monetary = 'C'; SET quote_all_identifiers = off; SET standard_conforming_strings = on; \
          SET search_path = 'pg_catalog'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; ",
     );
     for (since, name) in [(14, "idle_session_timeout"), (17, "transaction_timeout")] {

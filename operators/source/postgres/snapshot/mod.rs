@@ -18,6 +18,8 @@
 //!
 //! Memory: bytes are read after credit for them was taken.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod plan;
 mod tuples;
 

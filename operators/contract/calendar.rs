@@ -1,17 +1,17 @@
-//! The proleptic Gregorian calendar and the ISO spellings of its dates and times of day.
+//! The proleptic Gregorian calendar and the ISO spellings of its dates and times of day, as PostgreSQL has them.
 //!
-//! Days and microseconds count from 1970-01-01. Years are astronomical: 0 is 1 BC.
+//! Days and microseconds count from 1970-01-01. Years are astronomical: 0 is 1 BC. Nothing is allocated.
 
 /// Microseconds of a day.
-pub(super) const DAY: i64 = 86_400_000_000;
+pub(crate) const DAY: i64 = 86_400_000_000;
 /// Days from 1970-01-01, where Arrow counts from, to 2000-01-01, where PostgreSQL's binary forms do.
-pub(super) const EPOCH: i64 = 10_957;
+pub(crate) const EPOCH: i64 = 10_957;
 /// The days of years 1 to 9999: what every reader of a date takes.
-pub(super) const DAYS: std::ops::Range<i64> = days(1, 1, 1)..days(10_000, 1, 1);
+pub(crate) const DAYS: std::ops::Range<i64> = days(1, 1, 1)..days(10_000, 1, 1);
 
 /// The day's number.
 #[inline]
-pub(super) const fn days(year: i64, month: u32, day: u32) -> i64 {
+pub(crate) const fn days(year: i64, month: u32, day: u32) -> i64 {
     // years from March, so that the leap day is the last; 400-year eras of 146,097 days
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -22,7 +22,7 @@ pub(super) const fn days(year: i64, month: u32, day: u32) -> i64 {
 }
 
 /// The year, month and day of a day's number.
-pub(super) const fn civil(days: i64) -> (i64, u32, u32) {
+pub(crate) const fn civil(days: i64) -> (i64, u32, u32) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let of_era = days.rem_euclid(146_097);
@@ -40,16 +40,20 @@ fn two(tens: u8, ones: u8) -> Option<u32> {
     (tens <= 9 && ones <= 9).then(|| u32::from(tens) * 10 + u32::from(ones))
 }
 
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0')))
+}
+
 /// A date's year as written, month and day, and what follows: `2026-11-23…`.
 #[inline]
-pub(super) fn take_date(text: &[u8]) -> Option<(i64, u32, u32, &[u8])> {
+pub(crate) fn take_date(text: &[u8]) -> Option<(i64, u32, u32, &[u8])> {
     let (year, month, day, rest) = match text {
         [a, b, c, d, b'-', e, f, b'-', g, h, rest @ ..] => (i64::from(two(*a, *b)? * 100 + two(*c, *d)?), two(*e, *f)?, two(*g, *h)?, rest),
         _ => {
             let dash = text.iter().position(|b| *b == b'-').filter(|at| (5..=7).contains(at))?;
             let (year, rest) = text.split_at_checked(dash)?;
             let [b'-', e, f, b'-', g, h, rest @ ..] = rest else { return None };
-            (super::integer::parse(year)?, two(*e, *f)?, two(*g, *h)?, rest)
+            (number(year)?, two(*e, *f)?, two(*g, *h)?, rest)
         }
     };
     // PostgreSQL's calendar has no year 0
@@ -58,7 +62,7 @@ pub(super) fn take_date(text: &[u8]) -> Option<(i64, u32, u32, &[u8])> {
 
 /// A time of day in microseconds, and what follows: `13:04:05.25…`.
 #[inline]
-pub(super) fn take_time(text: &[u8]) -> Option<(i64, &[u8])> {
+pub(crate) fn take_time(text: &[u8]) -> Option<(i64, &[u8])> {
     let [a, b, b':', c, d, b':', e, f, rest @ ..] = text else { return None };
     let (hour, minute, second) = (two(*a, *b)?, two(*c, *d)?, two(*e, *f)?);
     if hour > 24 || minute > 59 || second > 60 {
@@ -83,7 +87,7 @@ pub(super) fn take_time(text: &[u8]) -> Option<(i64, &[u8])> {
 
 /// An offset from UTC in seconds east, and what follows: `+02`, `-03:30`, `+00:19:32`.
 #[inline]
-pub(super) fn take_offset(text: &[u8]) -> Option<(i64, &[u8])> {
+pub(crate) fn take_offset(text: &[u8]) -> Option<(i64, &[u8])> {
     let [sign @ (b'+' | b'-'), a, b, rest @ ..] = text else { return None };
     let (mut seconds, mut rest) = (i64::from(two(*a, *b)?) * 3600, rest);
     for unit in [60, 1] {
@@ -96,30 +100,33 @@ pub(super) fn take_offset(text: &[u8]) -> Option<(i64, &[u8])> {
 }
 
 /// Two digits or more.
-pub(super) fn write_two(value: u64, out: &mut Vec<u8>) {
-    if value < 10 {
-        out.push(b'0');
+#[inline]
+fn write_two(value: u64, out: &mut Vec<u8>) {
+    if value < 100 {
+        out.extend_from_slice(&[b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]);
+    } else {
+        out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Writes a date without its era; gives whether ` BC` must end the text.
-pub(super) fn write_date(day: i64, out: &mut Vec<u8>) -> bool {
+#[inline]
+pub(crate) fn write_date(day: i64, out: &mut Vec<u8>) -> bool {
     let (year, month, day) = civil(day);
-    let shown = if year > 0 { year } else { 1 - year };
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(shown).as_bytes();
-    out.extend(std::iter::repeat_n(b'0', 4_usize.saturating_sub(digits.len())));
-    out.extend_from_slice(digits);
+    let bc = year <= 0;
+    let year = if bc { 1 - year } else { year }.unsigned_abs();
+    write_two(year / 100, out);
+    write_two(year % 100, out);
     for part in [month, day] {
         out.push(b'-');
         write_two(part.into(), out);
     }
-    year <= 0
+    bc
 }
 
-/// Writes `HH:MM:SS` and the microseconds that are not zero, without trailing zeros.
-pub(super) fn write_time(micros: u64, out: &mut Vec<u8>) {
+/// Writes `HH:MM:SS` and the microseconds that are not zero, without trailing zeros. Hours may be any number.
+#[inline]
+pub(crate) fn write_time(micros: u64, out: &mut Vec<u8>) {
     write_two(micros / 3_600_000_000, out);
     out.push(b':');
     write_two(micros / 60_000_000 % 60, out);
@@ -138,7 +145,7 @@ pub(super) fn write_time(micros: u64, out: &mut Vec<u8>) {
 }
 
 /// Writes an offset from UTC as PostgreSQL does: minutes and seconds when they are not zero.
-pub(super) fn write_offset(east: i64, out: &mut Vec<u8>) {
+pub(crate) fn write_offset(east: i64, out: &mut Vec<u8>) {
     out.push(if east < 0 { b'-' } else { b'+' });
     let seconds = east.unsigned_abs();
     write_two(seconds / 3600, out);
