@@ -25,10 +25,12 @@ test: postgres
 	operators/testing/local_snowflake/test
 
 # Random workloads against random schedules of faults (docs/faults.md), one seed after the other; the seed is printed.
+# FUZZ=1 fuzzes every parser first, as long.
 SEED ?= $(shell date +%s)
 MINUTES ?= 10
 soak: postgres
 	$(LOCAL_SNOWFLAKE) --setup-only
+	$(if $(FUZZ),$(MAKE) fuzz)
 	SEED=$(SEED) MINUTES=$(MINUTES) $(CARGO) test --locked --test end_to_end -- faults::soak --exact --ignored --nocapture
 
 # The PostgreSQL suite on every server version found or installed here.
@@ -41,7 +43,6 @@ test-matrix: postgres
 	done
 
 # Every parser of outside bytes under libFuzzer, MINUTES each; TARGETS selects some.
-MINUTES ?= 10
 fuzz:
 	operators/fuzz/run $(MINUTES) $(TARGETS)
 
