@@ -18,7 +18,7 @@ use schedule::{Length, run};
 use std::time::{Duration, Instant};
 
 const SHORT: Length = Length { rounds: 7, pause: Duration::from_millis(900), writers: (2, Duration::from_millis(60)) };
-const LONG: Length = Length { rounds: 40, pause: Duration::from_millis(2500), writers: (2, Duration::from_millis(60)) };
+const LONG: Length = Length { rounds: 30, pause: Duration::from_millis(2500), writers: (2, Duration::from_millis(250)) };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seed_1() {

@@ -28,7 +28,7 @@ fn trouble(random: &mut Random) -> Value {
         2 => json!({ "fail": { "route": route, "status": 503, "times": times, "after": after } }),
         3 => json!({ "fail": { "route": route, "status": 500, "apply": true, "times": times, "after": after } }),
         4 => json!({ "fail": { "route": route, "close": true, "apply": true, "times": times, "after": after } }),
-        5 => json!({ "fail": { "route": route, "hang_ms": 4000, "apply": true, "times": 1, "after": after } }),
+        5 => json!({ "fail": { "route": route, "hang_ms": 9000, "apply": true, "times": 1, "after": after } }),
         6 => json!({ "fail": { "route": "rows", "status": 409, "code": "ERR_CHANNEL_MUST_BE_REOPENED", "times": times, "after": after } }),
         7 => json!({ "fail": { "route": route, "status": 401, "code": "390144", "times": 1, "after": after } }),
         8 => json!({ "commit_delay_ms": random.between(100, 3000), "on_reopen": *random.pick(&["drop", "flush"]) }),

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the last run may take to bring everything home.
-const CATCH_UP: Duration = Duration::from_secs(180);
+const CATCH_UP: Duration = Duration::from_secs(300);
 /// How long a process may take to end after SIGTERM: its drain has a deadline of 20 s.
 const TERMINATE: Duration = Duration::from_secs(40);
 
@@ -79,8 +79,8 @@ sinks:
     channels: {}
     batch: {{ max_rows: {}, max_age: {}ms }}
     merge: {{ interval: {}ms }}
-    request_timeout: 3s
-    retry: {{ initial: 20ms, max: 500ms, give_up_after: 20s }}
+    request_timeout: 8s
+    retry: {{ initial: 20ms, max: 500ms, give_up_after: 90s }}
 engine: {{ source_credit: {}MiB, credit: 16MiB }}
 server: none
 ",
