@@ -75,7 +75,7 @@ server: none
         .await
         .unwrap()
         .get(0);
-    assert!(waiting > 3 * (CREDIT_MIB as i64) << 20, "only {waiting} bytes wait");
+    assert!(waiting > (3 * CREDIT_MIB as i64) << 20, "only {waiting} bytes wait");
     assert!(most < CREDIT_MIB + OVERHEAD_MIB, "{most} MiB resident");
     eprintln!("{} MiB of log waited, {most} MiB resident", waiting >> 20);
     snowflake.faults(json!({ "commit_paused": false })).await;
