@@ -114,7 +114,11 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
                 "source": name, "phase": phase.word(), "reason": reason, "lag_bytes": source.lag_bytes(),
                 "confirmed_lsn": etl_stream_operators::contract::Lsn(source.confirmed_lsn.load(Ordering::Relaxed)).to_string(),
                 "changes": source.changes.load(Ordering::Relaxed), "transactions": source.transactions.load(Ordering::Relaxed),
-                "bytes": source.bytes.load(Ordering::Relaxed), "tables": tables,
+                "bytes": source.bytes.load(Ordering::Relaxed),
+                "open_transactions": source.open_transactions.load(Ordering::Relaxed),
+                "held_bytes": source.held_bytes.load(Ordering::Relaxed),
+                "spilled_bytes": source.spilled_bytes.load(Ordering::Relaxed),
+                "streamed_transactions": source.streamed_transactions.load(Ordering::Relaxed), "tables": tables,
             })
         })
         .collect();

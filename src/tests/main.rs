@@ -6,6 +6,7 @@ mod examples;
 mod faults;
 mod harness;
 mod pipelines;
+mod schema_changes;
 mod snowflake;
 mod snowflake_refusals;
 mod types;

@@ -17,6 +17,8 @@ fn schema(columns: &[(&str, ColumnType)]) -> TableSchema {
         nullable: true,
         key: None,
         missing: None,
+        number: None,
+        filled: false,
     };
     TableSchema {
         source: "shop".into(),
@@ -25,6 +27,7 @@ fn schema(columns: &[(&str, ColumnType)]) -> TableSchema {
         name: "t".into(),
         columns: columns.iter().map(column).collect(),
         identity: ReplicaIdentity::Full,
+        storage: None,
     }
 }
 

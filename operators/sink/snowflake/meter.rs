@@ -14,6 +14,7 @@ pub(super) struct Meter {
     bytes: Counter,
     rejected: Counter,
     exact: Counter,
+    ignored: Counter,
     retries: Counter,
     status: OnceLock<Arc<SinkStatus>>,
 }
@@ -31,6 +32,7 @@ impl Meter {
             bytes: one("etl_stream_sink_sent_bytes_total"),
             rejected: one("etl_stream_sink_rejected_rows_total"),
             exact: one("etl_stream_sink_exact_values_total"),
+            ignored: one("etl_stream_sink_ignored_columns_total"),
             retries: one("etl_stream_sink_retries_total"),
             status: OnceLock::new(),
         }
@@ -88,6 +90,11 @@ impl Meter {
         self.status(|s| {
             s.rejected_rows.fetch_add(rows, Ordering::Relaxed);
         });
+    }
+
+    /// Columns are left out: they are new, and new columns are ignored.
+    pub(super) fn ignored(&self, columns: u64) {
+        self.ignored.increment(columns);
     }
 
     /// Values went to `_ETL_EXACT` instead of their column.

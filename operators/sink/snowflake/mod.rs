@@ -39,6 +39,7 @@ mod progress;
 mod requests;
 mod sending;
 mod settings;
+mod shape;
 mod shard;
 mod sink;
 mod sql;

@@ -6,7 +6,7 @@ use super::channel::Channel;
 use super::context::Shared;
 use super::ddl::{Columns, existing};
 use super::errors::{SF_BEHIND, SF_REJECTED, SF_SCHEMA};
-use super::evolve;
+use super::evolve::{self, Wanted};
 use super::ledger::Ledger;
 use super::merge::{MergeTable, restart_snapshot};
 use super::merger::load;
@@ -14,12 +14,26 @@ use super::names::{self, channel};
 use super::plan::{Places, TablePlan};
 use super::progress::{Progress, ProgressKey, lsn_text};
 use super::settings::SchemaChanges;
+use super::shape::Shape;
 use super::sql::literal;
 use super::streaming::Pipe;
 use super::types::SfType;
 use crate::contract::{CodedError, Lsn, TableSchema, Token};
 use crate::failpoint;
 use std::sync::Arc;
+
+/// A schema that comes into force.
+#[derive(Clone, Copy)]
+pub(super) struct Coming<'a> {
+    /// The schema.
+    pub(super) schema: &'a Arc<TableSchema>,
+    /// The first row that it is for.
+    pub(super) at: Token,
+    /// Whether all rows are about to be replaced, by a snapshot.
+    pub(super) replaced: bool,
+    /// Whether rows from before it have landed and cannot be merged yet.
+    pub(super) landed: bool,
+}
 
 /// A table that rows can be written to.
 pub(super) struct Opened {
@@ -33,12 +47,20 @@ pub(super) struct Opened {
     pub(super) rejected: u64,
 }
 
+/// What to do about rows whose values are not known.
+const RESYNC: &str = "run `etl-stream resync` for the table, which copies it anew";
+
 /// The source's columns that both tables have, sorted.
 fn shared_columns(landing: &Columns, target: &Columns) -> Vec<String> {
     let own = |name: &str| names::OWN_COLUMNS.contains(&name) || name.starts_with(names::OWN_PREFIX);
     let mut columns: Vec<String> = target.keys().filter(|name| !own(name) && landing.contains_key(*name)).cloned().collect();
     columns.sort_unstable();
     columns
+}
+
+/// Those of the key's columns whose value may stand in `_ETL_EXACT`, as far as the target's types tell.
+fn beyond(progress: &Progress, target: &Columns) -> Vec<String> {
+    progress.key.iter().filter(|k| target.get(*k).is_some_and(SfType::may_be_exact)).cloned().collect()
 }
 
 /// Where a table is and whose it is.
@@ -83,8 +105,7 @@ impl Identity {
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
         let columns = shared_columns(&landing, &target);
         let known = !progress.key.is_empty() && progress.key.iter().all(|k| columns.contains(k));
-        let beyond = progress.key.iter().filter(|k| target.get(*k).is_some_and(SfType::may_be_exact)).cloned().collect();
-        Ok(known.then(|| self.merge_table(progress.key.clone(), beyond, columns)))
+        Ok(known.then(|| self.merge_table(progress.key.clone(), beyond(progress, &target), columns)))
     }
 
     /// Opens its channels.
@@ -98,37 +119,99 @@ impl Identity {
         futures::future::try_join_all(open).await
     }
 
+    /// Whether a schema changes what the tables were made for, so that all before it is merged first.
+    pub(super) fn changes(&self, progress: &Progress, coming: Coming<'_>) -> Result<bool, CodedError> {
+        let Some(shape) = progress.shape.as_ref().filter(|shape| coming.at >= shape.since()) else { return Ok(false) };
+        let plan = TablePlan::new(coming.schema, self.shared.options.merge, self.shared.options.strict, None)?;
+        let next = Shape::next(Some(shape), coming.schema, &plan.names, coming.at);
+        Ok(!shape.is_of(&next) || progress.key != plan.key_names())
+    }
+
     /// Makes the tables what a schema needs. Says what merges them from here on, and whether they were changed.
-    async fn fit(&self, schema: &Arc<TableSchema>) -> Result<(TablePlan, MergeTable, bool), CodedError> {
+    async fn fit(&self, coming: Coming<'_>, progress: &mut Progress) -> Result<(TablePlan, MergeTable, bool), CodedError> {
+        let Coming { schema, at, replaced, landed } = coming;
         let options = &self.shared.options;
         let mut plan = TablePlan::new(schema, options.merge, options.strict, None)?;
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
         let there = !landing.is_empty();
+        let known: Vec<String> = landing.keys().cloned().collect();
+        if there && progress.shape.as_ref().is_some_and(|shape| at < shape.since()) {
+            // Rows from before the last change come again: all of them are committed, and nothing is left to do.
+            plan = TablePlan::new(schema, options.merge, options.strict, Some(&known))?;
+            let merge = self.merge_table(progress.key.clone(), beyond(progress, &target), shared_columns(&landing, &target));
+            return Ok((plan, merge, false));
+        }
         if there && options.schema_changes == SchemaChanges::Ignore {
-            let known: Vec<String> = landing.keys().cloned().collect();
             plan = TablePlan::new(schema, options.merge, options.strict, Some(&known))?;
             if let Some(lost) = plan.key_names().iter().find(|k| !known.contains(k)) {
                 return Err(
                     self.changed(&format!("column \"{lost}\" of its key is new, and `schema_changes: ignore` leaves new columns out"))
                 );
             }
+            let left_out: Vec<&String> = plan.names.iter().filter(|name| !known.contains(name)).collect();
+            if !left_out.is_empty() {
+                tracing::warn!(table = self.full_name(), columns = ?left_out, "new columns are left out: `schema_changes: ignore` is set");
+                self.shared.http.meter.ignored(left_out.len() as u64);
+            }
         }
-        let statements = evolve::statements(&plan, &self.places, (&landing, &target), options.merge, options.soft)?;
-        let alters = statements.iter().any(|s| s.starts_with("ALTER"));
-        if alters && options.schema_changes == SchemaChanges::Refuse {
+        let written: Vec<String> = plan.columns.iter().map(|c| c.name.clone()).collect();
+        let shape = progress.shape.as_ref().filter(|_| there);
+        let next = Shape::next(shape, schema, &written, at);
+        let differs = shape.is_some_and(|shape| !shape.is_of(&next));
+        if differs && options.schema_changes == SchemaChanges::Refuse {
             return Err(self.changed("`schema_changes: refuse` is set"));
         }
-        if !statements.is_empty() {
-            tracing::info!(table = self.full_name(), statements = statements.len(), "tables in Snowflake are made or changed");
-            self.shared.sql.run_all(&format!("making the tables of \"{}\"", self.full_name()), &statements).await?;
+        if options.merge
+            && !replaced
+            && let Some(why) = shape.and_then(|shape| shape.unknown(schema, &written))
+        {
+            return Err(evolve::refused(&plan, &format!("{why}, so that the rows that are there would be wrong"), RESYNC));
         }
-        // A column that the source dropped is merged as well: rows that have it may not be merged yet.
-        let mut columns: Vec<String> = plan.columns.iter().map(|c| c.name.clone()).collect();
+        let wanted = Wanted { plan: &plan, places: &self.places, shape, replaced, merge: options.merge, soft: options.soft };
+        let work = evolve::work(wanted, (&landing, &target))?;
+        if landed && (work.fills() || progress.key != plan.key_names()) {
+            let message = format!("table \"{}\" was altered while the copy of its rows was not complete", self.full_name());
+            return Err(CodedError::transient(SF_SCHEMA, message).hint("start the pipeline again: the copy starts anew"));
+        }
+        if options.schema_changes == SchemaChanges::Refuse && work.tables.iter().any(|s| s.starts_with("ALTER")) {
+            return Err(self.changed("`schema_changes: refuse` is set"));
+        }
+        if !work.tables.is_empty() {
+            tracing::info!(table = self.full_name(), statements = work.tables.len(), "tables in Snowflake are made or changed");
+            self.shared.sql.run_all(&format!("making the tables of \"{}\"", self.full_name()), &work.tables).await?;
+        }
+        // A column that the source dropped is merged as well: later rows do not have it.
+        let mut columns = written;
         let mut dropped = shared_columns(&landing, &target);
         dropped.retain(|name| !columns.contains(name));
         columns.extend(dropped);
-        let merge = self.merge_table(plan.key_names(), plan.beyond_names(), columns);
-        Ok((plan, merge, !statements.is_empty()))
+        let key = plan.key_names();
+        if progress.shape.as_ref() != Some(&next)
+            && (differs || shape.is_none() || progress.shape.as_ref().is_some_and(|s| s.file() != next.file()))
+            || progress.key != key
+        {
+            self.note_shape(&next, &key, work.values).await?;
+            progress.shape = Some(next);
+            progress.key.clone_from(&key);
+        }
+        let merge = self.merge_table(key, plan.beyond_names(), columns);
+        Ok((plan, merge, !work.tables.is_empty()))
+    }
+
+    /// Notes what the tables are made for now, and sets values of existing rows in the same transaction, once.
+    async fn note_shape(&self, shape: &Shape, key: &[String], values: Option<String>) -> Result<(), CodedError> {
+        let name = self.shared.naming.progress();
+        let text = literal(&serde_json::to_string(shape).unwrap_or_default());
+        let key = literal(&serde_json::Value::from(key.to_vec()).to_string());
+        let noted = [("SHAPE", text.clone()), ("KEY_COLUMNS", key)];
+        let Some(values) = values else { return self.set(&noted).await };
+        let once = format!("NOT EXISTS (SELECT 1 FROM {} WHERE {} AND \"SHAPE\" = {text})", name.sql(), self.row.condition());
+        let statements = vec![format!("{values} WHERE {once}"), self.shared.progress(&name).update(&self.row, &noted)];
+        self.shared
+            .sql
+            .transaction(&format!("setting values of changed columns of table \"{}\"", self.full_name()), statements)
+            .await
+            .map(|_| ())
     }
 
     fn changed(&self, why: &str) -> CodedError {
@@ -136,23 +219,28 @@ impl Identity {
             .hint("set `schema_changes: evolve`, or change the tables in Snowflake yourself")
     }
 
-    /// Opens the table for its first delivery. What an earlier process left is noted in `ledger`, unless it
-    /// was before.
-    pub(super) async fn open(
-        &self,
-        schema: &Arc<TableSchema>,
-        ledger: &mut Ledger,
-        noted: bool,
-    ) -> Result<(Opened, Vec<Channel>), CodedError> {
+    /// Takes the table's place and reads how far it is, before its first delivery is written.
+    pub(super) async fn begin(&self, schema: &Arc<TableSchema>) -> Result<Progress, CodedError> {
         let options = &self.shared.options;
         // All that can be refused is, before anything is made.
         let plan = TablePlan::new(schema, options.merge, options.strict, None)?;
         self.shared.targets.claim(&self.places.target, schema)?;
         let name = self.shared.naming.progress();
-        let progress = self.shared.progress(&name).open(&self.row, schema, &self.places, &plan.key_names(), options.channels).await?;
-        let (plan, merge, _) = self.fit(schema).await?;
+        self.shared.progress(&name).open(&self.row, schema, &self.places, &plan.key_names(), options.channels).await
+    }
+
+    /// Opens the table for its first delivery. What an earlier process left is noted in `ledger`, unless it
+    /// was before.
+    pub(super) async fn open(
+        &self,
+        coming: Coming<'_>,
+        mut progress: Progress,
+        ledger: &mut Ledger,
+        noted: bool,
+    ) -> Result<(Opened, Vec<Channel>), CodedError> {
+        let (plan, merge, _) = self.fit(coming, &mut progress).await?;
         let channels = self.channels(progress.channels).await?;
-        if options.merge && !noted {
+        if self.shared.options.merge && !noted {
             load(&self.shared, &self.places.landing, progress.fence, ledger).await?;
         }
         let rejected = channels.iter().map(|c| c.rejected).sum();
@@ -160,19 +248,13 @@ impl Identity {
     }
 
     /// Follows a change of the table's schema.
-    pub(super) async fn evolve(&self, opened: &mut Opened, channels: &mut [Channel], schema: &Arc<TableSchema>) -> Result<(), CodedError> {
-        let (plan, merge, altered) = self.fit(schema).await?;
+    pub(super) async fn evolve(&self, opened: &mut Opened, channels: &mut [Channel], coming: Coming<'_>) -> Result<(), CodedError> {
+        let (plan, merge, altered) = self.fit(coming, &mut opened.progress).await?;
         if altered {
             // A channel goes on with the columns it was opened with.
             for channel in channels.iter_mut() {
                 channel.reopen().await?;
             }
-        }
-        let key = plan.key_names();
-        if key != opened.progress.key {
-            let names = serde_json::Value::from(key.clone()).to_string();
-            self.set(&[("KEY_COLUMNS", literal(&names))]).await?;
-            opened.progress.key = key;
         }
         opened.merge = merge;
         opened.plan = Arc::new(plan);

@@ -44,7 +44,10 @@ impl TablePlan {
     /// `SF0005` for names, `SF0006` when a key is needed and there is none.
     pub(super) fn new(schema: &Arc<TableSchema>, merge: bool, strict: bool, known: Option<&[String]>) -> Result<Self, CodedError> {
         let names = names::columns(schema)?;
-        let key = schema.key();
+        // In the order of the columns, whatever order the key's index has: a table whose key is said in another
+        // order, by a catalog that has moved on, stays in its channels.
+        let mut key = schema.key();
+        key.sort_unstable();
         if merge && key.is_empty() {
             let message = format!("table \"{}\" of source \"{}\" has no key to merge by", schema.full_name(), schema.source);
             return Err(CodedError::definite(SF_NO_KEY, message).hint(

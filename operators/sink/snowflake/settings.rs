@@ -52,10 +52,10 @@ pub enum Deletes {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SchemaChanges {
-    /// New columns are added and types widened.
+    /// The tables follow: new columns are added, renamed ones take their values along, types are widened.
     #[default]
     Evolve,
-    /// New columns are left out.
+    /// New columns are left out, with a warning and a count.
     Ignore,
     /// The pipeline stops.
     Refuse,

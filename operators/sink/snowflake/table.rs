@@ -11,14 +11,14 @@
 
 use super::channel::{Channel, Position};
 use super::errors::SF_STREAMING;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, just_before};
 use super::merge::{MergeTable, Range};
 use super::merger::{self, Merged};
-use super::opening::{Identity, Opened, rejected};
+use super::opening::{Coming, Identity, Opened, rejected};
 use super::progress::Progress;
 use super::sending::{Encoded, Sent, encode_all, repair_all, send_all};
 use super::streaming::{ChannelStatus, Pipe};
-use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, TableSchema, Token, Ts};
+use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, Token, Ts};
 use crate::failpoint;
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
@@ -254,20 +254,31 @@ impl Table {
     async fn turn(&mut self, delivery: Delivery) -> Result<(), CodedError> {
         match delivery {
             Delivery::Rows { batch, ack } => {
-                self.adopt(&batch.table).await?;
-                self.queue.push_front(Delivery::Rows { batch, ack });
+                if let Some(at) = batch.first_token() {
+                    self.adopt(Coming { schema: &batch.table, at, replaced: false, landed: false }).await?;
+                    self.queue.push_front(Delivery::Rows { batch, ack });
+                } else {
+                    ack.durable();
+                    self.completed += 1;
+                }
+            }
+            // The first rows under it say from where on it is in force.
+            Delivery::Mark { mark: Mark::Schema { .. }, ack } => {
+                ack.durable();
+                self.completed += 1;
             }
             Delivery::Mark { mark, ack } => {
-                self.adopt(mark.table()).await?;
+                let (Mark::SnapshotBegin { lsn, .. } | Mark::SnapshotEnd { lsn, .. }) = mark else { return Ok(()) };
+                self.adopt(Coming { schema: mark.table(), at: Token::new(lsn, 0), replaced: true, landed: false }).await?;
                 let Some(opened) = &mut self.opened else { return Ok(()) };
                 match mark {
                     Mark::Schema { .. } => {}
-                    Mark::SnapshotBegin { lsn, .. } => {
+                    Mark::SnapshotBegin { .. } => {
                         self.identity.begin_snapshot(opened, &mut self.channels, lsn).await?;
                         self.snapshot = opened.progress.snapshot;
                         self.note_channels();
                     }
-                    Mark::SnapshotEnd { lsn, .. } => self.identity.end_snapshot(opened, lsn).await?,
+                    Mark::SnapshotEnd { .. } => self.identity.end_snapshot(opened, lsn).await?,
                 }
                 ack.durable();
                 self.completed += 1;
@@ -277,22 +288,46 @@ impl Table {
         Ok(())
     }
 
-    /// Makes a schema the one in force.
-    async fn adopt(&mut self, schema: &Arc<TableSchema>) -> Result<(), CodedError> {
-        match &mut self.opened {
-            Some(opened) if *opened.plan.schema == **schema => {}
-            Some(opened) => self.identity.evolve(opened, &mut self.channels, schema).await?,
-            None => {
-                let shared = Arc::clone(&self.identity.shared);
-                let _permit = shared.sends.acquire().await;
-                let (opened, channels) = self.identity.open(schema, &mut self.ledger, self.noted).await?;
-                self.merged = self.merged.max(opened.progress.fence);
-                self.snapshot = opened.progress.snapshot;
-                (self.opened, self.channels) = (Some(opened), channels);
-                self.note_channels();
+    /// Makes a schema the one in force. Whatever landed under the one before is merged first, as it was.
+    async fn adopt(&mut self, mut coming: Coming<'_>) -> Result<(), CodedError> {
+        if let Some(opened) = &self.opened {
+            if *opened.plan.schema == **coming.schema {
+                return Ok(());
             }
+            if self.identity.changes(&opened.progress, coming)? {
+                coming.landed = !self.merge_before(coming.at).await? && !coming.replaced;
+            }
+            if let Some(opened) = &mut self.opened {
+                self.identity.evolve(opened, &mut self.channels, coming).await?;
+            }
+            return Ok(());
         }
+        let mut progress = self.identity.begin(coming.schema).await?;
+        self.merged = self.merged.max(progress.fence);
+        self.snapshot = progress.snapshot;
+        if self.identity.changes(&progress, coming)? {
+            coming.landed = !self.merge_before(coming.at).await? && !coming.replaced;
+            progress.fence = self.merged;
+        }
+        let shared = Arc::clone(&self.identity.shared);
+        let _permit = shared.sends.acquire().await;
+        let (opened, channels) = self.identity.open(coming, progress, &mut self.ledger, self.noted).await?;
+        (self.opened, self.channels) = (Some(opened), channels);
+        self.note_channels();
         Ok(())
+    }
+
+    /// Merges what landed before a row, be it in the middle of a transaction. Nothing of the table is in flight.
+    /// Says whether all of it is merged.
+    async fn merge_before(&mut self, at: Token) -> Result<bool, CodedError> {
+        let fence = just_before(at);
+        while self.mergeable(fence) {
+            self.start_merge(fence);
+            let Some(merging) = self.merging.take() else { break };
+            let merged = merging.await?;
+            self.merge_ended(merged)?;
+        }
+        Ok(!self.identity.shared.options.merge || !self.ledger.ripe(fence))
     }
 
     fn note_channels(&mut self) {

@@ -20,9 +20,10 @@
 //! credit; status goes out regardless, so that a stalled sink does not cost the connection.
 //!
 //! # Files
-//! `connect` reaches the server; `setup` checks it; `catalog` and `types` describe tables; `snapshot` and
-//! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `confirm` and `report` answer the
-//! server; `state` survives restarts; `begin` is the first start, `run` holds it together.
+//! `connect` reaches the server; `setup` checks it; `catalog`, `facts`, `numbers` and `types` describe tables; `snapshot` and
+//! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `hold`, `spill`, `replay` and `streamed` keep
+//! large transactions until they commit; `confirm` and `report` answer the server; `state` survives restarts; `begin` is
+//! the first start, `run` holds it together.
 
 mod assemble;
 mod begin;
@@ -33,16 +34,22 @@ mod confirm;
 #[allow(dead_code, unused_imports, reason = "the source and the monitor use parts of it each")]
 pub(crate) mod connect;
 mod credit;
+mod facts;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod hold;
+mod numbers;
 mod quote;
+mod replay;
 mod report;
 mod run;
 mod setup;
 mod snapshot;
+mod spill;
 mod state;
 mod stream;
+mod streamed;
 #[cfg(test)]
 mod tests;
 mod types;

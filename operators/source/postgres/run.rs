@@ -53,7 +53,8 @@ impl PostgresConfig {
             ..ConnectSettings::default()
         };
         connect.resolve(&cx.folder)?;
-        let settings = Settings::new(self, &cx.pipeline, &cx.node);
+        let mut settings = Settings::new(self, &cx.pipeline, &cx.node);
+        settings.spill.folder = cx.path(&settings.spill.folder);
         Ok(PostgresSource { settings, connect, folder: Arc::clone(&cx.folder), range_bytes: snapshot::RANGE_BYTES })
     }
 }

@@ -126,6 +126,8 @@ pub(super) struct Slot {
     pub lost: Option<String>,
     /// Whether it came from a primary by slot synchronisation.
     pub synced: bool,
+    /// Whether it decodes prepared transactions at PREPARE.
+    pub two_phase: bool,
 }
 
 /// Looks for a slot.
@@ -133,7 +135,7 @@ pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, Co
     let sql = "SELECT s.slot_type = 'logical', s.plugin::text, s.database::text, s.active_pid, a.application_name,
                       s.confirmed_flush_lsn::text, f.facts->>'wal_status',
                       coalesce(f.facts->>'invalidation_reason', CASE WHEN (f.facts->>'conflicting')::bool THEN 'conflict' END),
-                      coalesce((f.facts->>'synced')::bool, false)
+                      coalesce((f.facts->>'synced')::bool, false), coalesce((f.facts->>'two_phase')::bool, false)
                FROM pg_replication_slots s CROSS JOIN LATERAL (SELECT to_jsonb(s)) f(facts)
                LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1";
     let row = client.query_opt(sql, &[&name]).await.map_err(|e| classify(&e, &format!("looking for replication slot \"{name}\"")))?;
@@ -150,6 +152,7 @@ pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, Co
             confirmed: confirmed.and_then(|text| text.parse::<Lsn>().ok()).map(|lsn| lsn.0),
             lost: reason.or_else(|| (status.as_deref() == Some("lost")).then(|| "wal_removed".to_owned())),
             synced: row.get(8),
+            two_phase: row.get(9),
         }
     }))
 }
@@ -200,8 +203,20 @@ pub(super) fn check_slot(name: &str, slot: &Slot, database: &str) -> Result<(), 
     }
     match &slot.lost {
         Some(reason) => Err(lost(name, reason)),
+        None if slot.two_phase => Err(two_phase(name)),
         None => Ok(()),
     }
+}
+
+/// What a prepared transaction changed comes once, at PREPARE: a source that is not told to keep it over a restart
+/// would lose it at COMMIT PREPARED.
+fn two_phase(name: &str) -> CodedError {
+    CodedError::definite(codes::TWO_PHASE, format!("replication slot \"{name}\" has two_phase: it sends transactions before they commit"))
+        .hint(format!(
+            "on PostgreSQL 18 and later, over a replication connection: ALTER_REPLICATION_SLOT {} (TWO_PHASE false); \
+             else drop the slot and remove this source's state, so that it makes a slot of its own: prepared transactions then come at COMMIT PREPARED",
+            identifier(name)
+        ))
 }
 
 /// The slot no longer has the log that comes next.

@@ -3,6 +3,7 @@
 //! ```text
 //! credit ──> read ──> frame ──> assemble ──Chunk──> dataflow
 //!                       │ Relation: a look-up on the side connection
+//!                       │ a transaction in progress: `streamed`
 //! ```
 //! # Guarantees
 //! Bytes are read after credit for them was taken; pausing is not reading. A read that gave no selected row
@@ -13,7 +14,8 @@
 use super::catalog::Catalog;
 use super::connect::{ReadChunk, Replication, ReplicationReader};
 use super::credit::Held;
-use super::frame::{self, Frame};
+use super::frame::{self, DATA_HEADER, Frame};
+use super::hold::Hold;
 use super::quote::{identifier, replication_literal};
 use super::report::{self, Reporter};
 use super::run::{Run, stopped, within};
@@ -31,7 +33,7 @@ use tokio_postgres::Client;
 use tracing::info;
 
 /// Bytes read at a time while there is much.
-const READ_MOST: usize = 256 << 10;
+pub(super) const READ_MOST: usize = 256 << 10;
 /// Bytes read at a time, and credit held, while there is little.
 const READ_LEAST: usize = 16 << 10;
 /// How often a chunk without rows is sent.
@@ -50,10 +52,18 @@ pub(super) struct Prepared {
     pub known: BTreeSet<String>,
 }
 
-/// The command that starts the stream.
-pub(super) fn command(slot: &str, publication: &str, start: u64) -> String {
+/// The command that starts the stream: with the highest protocol that the server has, and transactions in progress
+/// where it can send them. `two_phase` is not asked for, so that prepared transactions come at their commit.
+pub(super) fn command(slot: &str, publication: &str, start: u64, version: u32, streaming: bool) -> String {
+    let protocol = match version {
+        ..140_000 => 1,
+        ..150_000 => 2,
+        ..160_000 => 3,
+        _ => 4,
+    };
+    let streaming = if streaming && protocol > 1 { ", streaming 'on'" } else { "" };
     format!(
-        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{protocol}', publication_names {}{streaming})",
         identifier(slot),
         Lsn(start),
         replication_literal(&identifier(publication))
@@ -61,8 +71,10 @@ pub(super) fn command(slot: &str, publication: &str, start: u64) -> String {
 }
 
 /// The reading side of one session.
-struct Session<'a> {
-    run: &'a mut Run,
+pub(super) struct Session<'a> {
+    pub run: &'a mut Run,
+    /// Transactions in progress.
+    pub hold: Hold,
     client: Arc<Client>,
     reader: ReplicationReader,
     bell: Arc<Notify>,
@@ -76,8 +88,9 @@ impl Run {
     /// Streams until stopped, or until something fails.
     pub(super) async fn stream(&mut self, prepared: Prepared) -> Result<(), CodedError> {
         let Prepared { server, client, replication, start, known } = prepared;
-        let command = command(&self.settings.slot, &self.settings.publication, start);
-        let started = within(self.settings.receive_timeout, "starting to stream", replication.start(&command)).await?;
+        let settings = &self.settings;
+        let command = command(&settings.slot, &settings.publication, start, server.version, settings.streaming);
+        let started = within(settings.receive_timeout, "starting to stream", replication.start(&command)).await?;
         let (reader, writer) = started.split();
         self.confirm.lock().unwrap_or_else(PoisonError::into_inner).start(start);
         self.assembler.start(start);
@@ -86,6 +99,7 @@ impl Run {
             self.status.table(table, |table| table.phase = Phase::Streaming);
         }
         info!(slot = self.settings.slot, lsn = %Lsn(start), "streaming");
+        let hold = Hold::new(&self.settings.spill, &self.settings.spill_name, Arc::clone(&self.status));
         let bell = Arc::new(Notify::new());
         let (finish, finished) = oneshot::channel();
         let mut tasks = JoinSet::new();
@@ -103,7 +117,7 @@ impl Run {
         let (beat, standby, status) = (self.settings.heartbeat.0, server.standby, Arc::clone(&self.status));
         let side = Arc::clone(&client);
         tasks.spawn(report::heartbeat(side, beat, standby, status, self.settings.receive_timeout));
-        let mut session = Session { run: self, client, reader, bell, known, sent: Ts::default(), told: None };
+        let mut session = Session { run: self, hold, client, reader, bell, known, sent: Ts::default(), told: None };
         session.read(&mut tasks).await?;
         session.close(finish).await
     }
@@ -151,21 +165,38 @@ impl Session<'_> {
     /// Handles what one read gave.
     async fn take(&mut self, chunk: &ReadChunk, mut held: Held) -> Result<(), CodedError> {
         self.run.status.bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+        held.settle(chunk.bytes.len()).await;
+        let mut sent = 0;
         for (start, end) in &chunk.messages {
             let payload = chunk.bytes.get(*start as usize..*end as usize);
             let payload = payload.ok_or(StreamError::Frame(frame::FrameError::Truncated("payload")))?;
-            match frame::parse(payload).map_err(StreamError::from)? {
+            let frame = if self.hold.in_block() { frame::parse_in_block(payload) } else { frame::parse(payload) };
+            match frame.map_err(StreamError::from)? {
                 Frame::Relation(relation) => self.relation(&relation).await?,
                 Frame::Type { oid, name } => self.run.catalog.announce(oid, name),
+                frame @ (Frame::Streamed { .. } | Frame::StreamStart { .. } | Frame::StreamStop | Frame::StreamAbort { .. }) => {
+                    self.streamed(&frame).await?;
+                }
+                Frame::StreamCommit(commit) => {
+                    self.send(Some(held.split(*end as usize - sent)))?;
+                    sent = *end as usize;
+                    // What follows in this read is small. Held back, its credit could be what the transaction waits for.
+                    drop(held);
+                    self.committed(commit).await?;
+                    held = Held::take(&self.run.credits, 0).await;
+                    held.settle(chunk.bytes.len().saturating_sub(sent)).await;
+                    if *self.run.stop.borrow() {
+                        return Ok(());
+                    }
+                }
                 frame => {
                     if let Frame::Keepalive { wal_end, reply } = frame {
                         self.keepalive(wal_end, reply);
                     }
-                    self.run.assembler.frame(&frame, &chunk.bytes, *start, *end)?;
+                    self.run.assembler.frame(&frame, &chunk.bytes, start.saturating_add(DATA_HEADER as u32), *end)?;
                 }
             }
         }
-        held.settle(chunk.bytes.len()).await;
         self.send(Some(held))
     }
 
@@ -179,7 +210,7 @@ impl Session<'_> {
     }
 
     /// Sends what was assembled, with its credit. Without rows the credit goes back.
-    fn send(&mut self, held: Option<Held>) -> Result<(), CodedError> {
+    pub(super) fn send(&mut self, held: Option<Held>) -> Result<(), CodedError> {
         let made = self.run.assembler.finish();
         let status = Arc::clone(&self.run.status);
         status.changes.fetch_add(made.changes, Ordering::Relaxed);
@@ -217,7 +248,7 @@ impl Session<'_> {
         }
     }
 
-    async fn relation(&mut self, relation: &frame::Relation) -> Result<(), CodedError> {
+    pub(super) async fn relation(&mut self, relation: &frame::Relation) -> Result<(), CodedError> {
         let (schema, name) = (&relation.schema, &relation.name);
         let system = schema.starts_with("pg_") || schema == "information_schema";
         if system || !self.run.settings.tables.matches(schema, name) {
@@ -270,8 +301,22 @@ mod tests {
     #[test]
     fn names_in_the_command_are_quoted() {
         assert_eq!(
-            command("s", "a'b\"c", 0x16_0000_0001),
+            command("s", "a'b\"c", 0x16_0000_0001, 130_000, true),
             "START_REPLICATION SLOT \"s\" LOGICAL 16/1 (proto_version '1', publication_names '\"a''b\"\"c\"')"
         );
+    }
+
+    #[test]
+    fn options_by_version() {
+        for (version, streaming, expected) in [
+            (130_023, true, "(proto_version '1', publication_names '\"p\"')"),
+            (140_019, true, "(proto_version '2', publication_names '\"p\"', streaming 'on')"),
+            (140_019, false, "(proto_version '2', publication_names '\"p\"')"),
+            (150_018, true, "(proto_version '3', publication_names '\"p\"', streaming 'on')"),
+            (160_000, true, "(proto_version '4', publication_names '\"p\"', streaming 'on')"),
+            (180_004, false, "(proto_version '4', publication_names '\"p\"')"),
+        ] {
+            assert_eq!(command("s", "p", 1, version, streaming).split_once("0/1 ").unwrap().1, expected);
+        }
     }
 }
