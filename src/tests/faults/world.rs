@@ -42,7 +42,9 @@ impl World {
     /// Servers with the workload's tables, and a pipeline file.
     pub(crate) async fn new(seed: u64, random: &mut Random) -> Self {
         let folder = tempfile::Builder::new().prefix("etl-stream-faults").tempdir().unwrap();
-        let postgres = Postgres::start_with(&["wal_sender_timeout=3s", "max_wal_senders=20"]);
+        // Odd seeds have their larger transactions streamed while they are in progress.
+        let memory = if seed % 2 == 1 { "logical_decoding_work_mem=64kB" } else { "logical_decoding_work_mem=64MB" };
+        let postgres = Postgres::start_with(&["wal_sender_timeout=3s", "max_wal_senders=20", memory]);
         postgres.database("shop").await.batch_execute(SCHEMA).await.unwrap();
         let data = folder.path().join("snowflake").display().to_string();
         let snowflake = LocalSnowflake::start_with(&["--data", &data]);
