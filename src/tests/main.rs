@@ -4,6 +4,7 @@ mod bad_input;
 mod dead_letters;
 mod earlier_defects;
 mod examples;
+mod faults;
 mod harness;
 mod order;
 mod order_operators;

@@ -17,6 +17,7 @@ use super::plan::TablePlan;
 use super::requests::{Frame, encode};
 use super::streaming::{ChannelStatus, Pipe};
 use crate::contract::{CodedError, RowBatch, Token};
+use crate::failpoint;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -133,6 +134,7 @@ impl Channel {
         let mut pauses = self.shared.http.pauses();
         let mut missing = 0;
         loop {
+            failpoint::reach("snowflake.open");
             let refusal = match self.shared.streaming.open(&self.pipe, &self.name).await? {
                 Ok((continuation, status)) => {
                     self.continuation = continuation;
@@ -213,8 +215,12 @@ impl Channel {
     pub(super) async fn send(&mut self, frames: Vec<Frame>) -> Result<bool, CodedError> {
         for frame in frames {
             let tokens = (frame.first, frame.last);
+            failpoint::reach("snowflake.rows");
             match self.shared.streaming.append(&self.pipe, &self.name, &self.continuation, tokens, frame.body).await? {
-                Ok(next) => self.continuation = next,
+                Ok(next) => {
+                    failpoint::reach("snowflake.accepted");
+                    self.continuation = next;
+                }
                 Err(refusal) => match refusal.verdict {
                     Verdict::Reopen | Verdict::Uncommitted => return Ok(false),
                     Verdict::Fenced => {

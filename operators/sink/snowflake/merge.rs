@@ -187,13 +187,19 @@ fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), (from, s
     all.push(folding(table, &folded, bounds, from, strict));
 }
 
-/// Deletes what an unfinished snapshot at `old` left, and begins the one at `new`.
-pub(super) fn restart_snapshot(table: &MergeTable, old: Option<u64>, new: u64, append: bool, values: &[(&str, String)]) -> Vec<String> {
+/// Deletes what a snapshot at `old` left, and begins the one at `new`.
+pub(super) fn restart_snapshot(
+    table: &MergeTable,
+    old: Option<u64>,
+    new: u64,
+    landing_only: bool,
+    values: &[(&str, String)],
+) -> Vec<String> {
     let mut all = Vec::new();
     if let Some(old) = old {
         let (first, last) = (literal(&Token::new(old, 0).to_string()), literal(&Token::end_of(old).to_string()));
         all.push(format!("DELETE FROM {} WHERE \"_OP\" = 'r' AND \"_SEQ\" >= {first} AND \"_SEQ\" <= {last}", table.landing.sql()));
-        if !append {
+        if !landing_only {
             all.push(format!("DELETE FROM {} WHERE \"_ETL_SEQ\" >= {first} AND \"_ETL_SEQ\" <= {last}", table.target.sql()));
         }
     }

@@ -19,6 +19,7 @@ use super::sql::literal;
 use super::streaming::Pipe;
 use super::types::SfType;
 use crate::contract::{CodedError, Lsn, TableSchema, Token};
+use crate::failpoint;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -292,7 +293,7 @@ impl Identity {
         Ok(())
     }
 
-    /// Begins a snapshot: what an unfinished one left is removed as a whole. Nothing of it is in flight, since
+    /// Begins a snapshot: what one left that no change has followed is removed as a whole. Nothing of it is in flight, since
     /// opening a channel waits for that.
     pub(super) async fn begin_snapshot(&self, opened: &mut Opened, channels: &mut Vec<Channel>, lsn: u64) -> Result<(), CodedError> {
         let options = &self.shared.options;
@@ -313,13 +314,19 @@ impl Identity {
                 "the source is another database cluster than before, or was restored: drop the table's landing table and target and its row of _ETL_STREAM_PROGRESS, or name the pipeline differently",
             ));
         }
-        let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done);
+        // Its end alone does not settle a snapshot: the source may have died before it noted that it is complete.
+        let settled = |before: u64| progress.snapshot_done && committed.commit_lsn > before;
+        let unfinished = progress.snapshot.filter(|before| !settled(*before));
         // What was rejected before the snapshot is in it.
         let rejected = opened.rejected.max(progress.rejected);
         let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", rejected.to_string())];
-        let mut statements = restart_snapshot(&opened.merge, unfinished, lsn, !options.merge, &values);
+        // What a finished one put into the target is replaced, or marked, by the merge of the next.
+        let landing_only = !options.merge || progress.snapshot_done;
+        let mut statements = restart_snapshot(&opened.merge, unfinished, lsn, landing_only, &values);
         statements.extend(unfinished.and_then(|old| self.shared.dead_letters.forget_snapshot(&self.row, old)));
+        failpoint::reach("snowflake.snapshot");
         self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
+        failpoint::reach("snowflake.emptied");
         progress.snapshot = Some(lsn);
         progress.snapshot_done = false;
         progress.rejected = rejected;

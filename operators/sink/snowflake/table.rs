@@ -20,6 +20,7 @@ use super::progress::Progress;
 use super::sending::{Encoded, Sent, encode_all, repair_all, send_all};
 use super::streaming::{ChannelStatus, Pipe};
 use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, Token, Ts};
+use crate::failpoint;
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -473,6 +474,7 @@ impl Table {
             if let Some(done) = self.pending.pop_front() {
                 self.identity.shared.http.meter.committed(done.rows);
                 self.completed += 1;
+                failpoint::reach("snowflake.committed");
                 done.ack.durable();
             }
         }

@@ -72,6 +72,10 @@ pub(crate) struct PostgresConfig {
     /// Default: where the server allows.
     #[serde(default)]
     pub failover: Option<bool>,
+    /// How long a server that was asked for an answer may be silent before its connection counts as lost; the
+    /// server's own `wal_receiver_timeout`. Default: 60s.
+    #[serde(default = "receive_timeout")]
+    pub receive_timeout: Period,
     /// Whether the server sends large transactions while they are in progress (PostgreSQL 14 and later). They are held
     /// here until they commit, in the spill folder if need be, instead of on the server's disk.
     #[serde(default)]
@@ -82,6 +86,11 @@ pub(crate) struct PostgresConfig {
     /// How lost connections are met.
     #[serde(default)]
     pub retry: RetrySettings,
+}
+
+/// The default of `receive_timeout`.
+fn receive_timeout() -> Period {
+    Period::millis(60_000)
 }
 
 /// Whether transactions in progress are sent.
@@ -182,6 +191,9 @@ keys: { public.events: [id, at] }
         if self.heartbeat.interval < Period::millis(1_000) {
             add("/heartbeat/interval", format!("{} is too often", self.heartbeat.interval), "use 1s or more");
         }
+        if self.receive_timeout < Period::millis(3_000) {
+            add("/receive_timeout", format!("{} is too short for an answer", self.receive_timeout), "use 3s or more");
+        }
         if self.spill.memory < LEAST_MEMORY {
             add("/spill/memory", format!("{} is too little", self.spill.memory), "use 64KiB or more");
         }
@@ -249,6 +261,7 @@ pub(super) struct Settings {
     pub heartbeat: Period,
     pub keys: Keys,
     pub failover: Option<bool>,
+    pub receive_timeout: std::time::Duration,
     pub streaming: bool,
     pub spill: SpillSettings,
     /// What the names of spill files start with: no other source's do.
@@ -270,6 +283,7 @@ impl Settings {
             heartbeat: config.heartbeat.interval,
             keys: config.keys.clone(),
             failover: config.failover,
+            receive_timeout: config.receive_timeout.0,
             streaming: config.streaming == Streaming::On,
             spill: config.spill.clone(),
             spill_name: format!("{:016x}", hash(&format!("{pipeline}\0{source}"))),
@@ -297,6 +311,7 @@ mod tests {
             (json!({ "host": "h", "snapshot": { "workers": 0 } }), vec!["/snapshot/workers"]),
             (json!({ "host": "h", "heartbeat": { "interval": "10ms" } }), vec!["/heartbeat/interval"]),
             (json!({ "host": "h", "tables": { "include": [] } }), vec!["/tables/include"]),
+            (json!({ "host": "h", "receive_timeout": "1s" }), vec!["/receive_timeout"]),
             (json!({ "host": "h", "streaming": "off", "spill": { "memory": "63KiB" } }), vec!["/spill/memory"]),
             (json!({ "host": "h", "streaming": "on", "spill": { "folder": "/f", "max_bytes": "1GB", "memory": "1MiB" } }), vec![]),
             (json!({ "host": "h", "keys": { "t": ["a"], "s.t/u": ["a", "a"], "s.v": [] } }), vec!["/keys/s.t~1u", "/keys/s.v", "/keys/t"]),

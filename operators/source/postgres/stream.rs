@@ -18,10 +18,11 @@ use super::frame::{self, DATA_HEADER, Frame};
 use super::hold::Hold;
 use super::quote::{identifier, replication_literal};
 use super::report::{self, Reporter};
-use super::run::{Run, stopped};
+use super::run::{Run, stopped, within};
 use super::setup::Server;
 use super::{assemble::StreamError, codes, snapshot};
 use crate::contract::{Chunk, CodedError, Lsn, Phase, Ts};
+use crate::failpoint;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -89,7 +90,8 @@ impl Run {
         let Prepared { server, client, replication, start, known } = prepared;
         let settings = &self.settings;
         let command = command(&settings.slot, &settings.publication, start, server.version, settings.streaming);
-        let (reader, writer) = replication.start(&command).await?.split();
+        let started = within(settings.receive_timeout, "starting to stream", replication.start(&command)).await?;
+        let (reader, writer) = started.split();
         self.confirm.lock().unwrap_or_else(PoisonError::into_inner).start(start);
         self.assembler.start(start);
         self.status.set_phase(Phase::Streaming, None);
@@ -107,12 +109,14 @@ impl Run {
             durable: self.durable.clone(),
             status: Arc::clone(&self.status),
             every: report::pace(server.sender_timeout),
+            note: self.note(),
+            noted: self.documents().confirmed()?.unwrap_or(0),
             bell: Arc::clone(&bell),
         };
         tasks.spawn(reporter.run(finished));
         let (beat, standby, status) = (self.settings.heartbeat.0, server.standby, Arc::clone(&self.status));
         let side = Arc::clone(&client);
-        tasks.spawn(report::heartbeat(side, beat, standby, status));
+        tasks.spawn(report::heartbeat(side, beat, standby, status, self.settings.receive_timeout));
         let mut session = Session { run: self, hold, client, reader, bell, known, sent: Ts::default(), told: None };
         session.read(&mut tasks).await?;
         session.close(finish).await
@@ -128,7 +132,9 @@ impl Session<'_> {
         loop {
             let read = async {
                 let held = Held::take(&self.run.credits, want as u32).await;
-                (held, self.reader.read(want).await)
+                // The reporter asks for keepalives: a server that is there is never silent for long.
+                let read = within(self.run.settings.receive_timeout, "sending changes", self.reader.read(want)).await;
+                (held, read)
             };
             let (held, chunk) = tokio::select! {
                 biased;
@@ -146,6 +152,7 @@ impl Session<'_> {
                 }
                 (held, chunk) = read => (held, chunk?),
             };
+            failpoint::reach("source.read");
             self.run.advanced = true;
             want = (chunk.bytes.len() * 2).clamp(READ_LEAST, READ_MOST);
             self.take(&chunk, held).await?;
@@ -226,7 +233,10 @@ impl Session<'_> {
         self.sent = made.upper;
         self.told = Some(Instant::now());
         let credit = held.filter(|_| !made.items.is_empty()).map_or(0, Held::hand_over);
-        self.run.send(Chunk { items: made.items, upper: made.upper, credit })
+        failpoint::reach("source.send");
+        let sent = self.run.send(Chunk { items: made.items, upper: made.upper, credit });
+        failpoint::reach("source.sent");
+        sent
     }
 
     /// Says when a table was not there at the start.
@@ -246,7 +256,8 @@ impl Session<'_> {
             return Ok(());
         }
         let catalog: &mut Catalog = &mut self.run.catalog;
-        let table = catalog.reconcile(&self.client, relation).await?;
+        let looked = catalog.reconcile(&self.client, relation);
+        let table = within(self.run.settings.receive_timeout, "describing a table", looked).await?;
         self.run.assembler.relation(relation.id, Some(table));
         Ok(())
     }

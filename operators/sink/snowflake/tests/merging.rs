@@ -211,6 +211,20 @@ async fn a_snapshot_attempt_is_replaced_as_a_whole() {
         assert_eq!(live, [5, 6, 7]);
         assert_eq!(now.len(), if soft { 30 } else { 3 });
         assert_eq!(now.get(&0).map(|row| (row.deleted, row.a.as_deref())), soft.then_some((true, Some("at 20"))));
+        // It ended, and the source died before it noted that: what landed of it is removed, and the target follows.
+        let run = Run::start(&sink).await;
+        run.mark(begin(40));
+        run.rows(batch(&table, &read(40, 5..7)));
+        run.mark(end(40));
+        run.upper(40);
+        run.finish().await.unwrap();
+        let landed = |lsn: u64| format!("SELECT COUNT(*) FROM RAW.{schema}.\"ITEMS__CHANGES\" WHERE \"_SEQ\" LIKE '{lsn:016x}/%'");
+        for (lsn, count) in [(10, "0"), (20, "30"), (30, "0"), (40, "2")] {
+            assert_eq!(rows(&server, &landed(lsn)).await, [count], "{lsn}");
+        }
+        let now = target(&server, schema, soft).await;
+        let live: Vec<i32> = now.iter().filter(|(_, row)| !row.deleted).map(|(id, _)| *id).collect();
+        assert_eq!((live, now.len()), (vec![5, 6], if soft { 30 } else { 2 }));
         // One from before: another cluster.
         let run = Run::start(&sink).await;
         run.mark(begin(25));
