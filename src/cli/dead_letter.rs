@@ -14,6 +14,9 @@ use std::path::PathBuf;
 /// No sink of the pipeline keeps dead letters, or the one that is named does not.
 const NO_DEAD_LETTERS: Code = Code::new("RUN0020", Exit::Usage);
 
+/// What a sink keeps, by the sink's name.
+type Named = (String, Box<dyn DeadLetters>);
+
 /// How letters are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -65,7 +68,7 @@ struct Which {
 
 impl Which {
     /// The dead letters of each sink that has some.
-    fn sinks(&self, shell: &mut Shell<'_>) -> Result<Vec<(String, Box<dyn DeadLetters>)>, Failure> {
+    fn sinks(&self, shell: &mut Shell<'_>) -> Result<Vec<Named>, Failure> {
         let loaded = validate::load(&self.file, false, shell);
         validate::report(&loaded, shell)?;
         verdict(&loaded.problems, false)?;

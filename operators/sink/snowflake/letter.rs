@@ -47,13 +47,10 @@ fn keys(plan: &TablePlan, rows: &RowBatch) -> Vec<String> {
 /// The dead letters of rows, given a code and a reason for each.
 pub(super) fn of_rows<'a>(plan: &TablePlan, rows: &RowBatch, why: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Letter> {
     let texts = keys(plan, rows).into_iter().zip(lines(plan, rows.clone()));
-    let letter = |(row, ((key, line), (code, reason))): (usize, ((String, String), (&str, &str)))| Letter {
-        token: rows.token(row),
-        op: rows.op(row).letter().into(),
-        key,
-        code: code.into(),
-        reason: reason.into(),
-        row: line,
-    };
-    texts.zip(why).enumerate().map(letter).collect()
+    let mut letters = Vec::with_capacity(rows.len());
+    for (row, ((key, line), (code, reason))) in texts.zip(why).enumerate() {
+        let (token, op) = (rows.token(row), rows.op(row).letter().into());
+        letters.push(Letter { token, op, key, code: code.into(), reason: reason.into(), row: line });
+    }
+    letters
 }

@@ -139,10 +139,8 @@ impl Shape {
                     Some(format!("column \"{name}\" was there before and was not written"))
                 } else if column.filled && rewritten {
                     Some(format!("column \"{name}\" may have been given a value of its own in each existing row, which no change says"))
-                } else if let Some(open) = self.columns.iter().find(open) {
-                    Some(format!("column \"{name}\" may be what was \"{}\"", open.name))
                 } else {
-                    None
+                    self.columns.iter().find(open).map(|open| format!("column \"{name}\" may be what was \"{}\"", open.name))
                 };
             }
         };

@@ -166,7 +166,8 @@ mod tests {
 
     #[tokio::test]
     async fn hostile_files_are_errors() {
-        let changes: [(&str, fn(&mut Vec<u8>)); 7] = [
+        type Change = fn(&mut Vec<u8>);
+        let changes: [(&str, Change); 7] = [
             ("empty", Vec::clear),
             ("short", |bytes| bytes.truncate(1999)),
             ("long", |bytes| bytes.extend_from_slice(b"\0\0\0\x01\0\0\0\x07I")),

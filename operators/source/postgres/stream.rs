@@ -56,9 +56,9 @@ pub(super) struct Prepared {
 /// where it can send them. `two_phase` is not asked for, so that prepared transactions come at their commit.
 pub(super) fn command(slot: &str, publication: &str, start: u64, version: u32, streaming: bool) -> String {
     let protocol = match version {
-        ..140_000 => 1,
-        ..150_000 => 2,
-        ..160_000 => 3,
+        0..140_000 => 1,
+        140_000..150_000 => 2,
+        150_000..160_000 => 3,
         _ => 4,
     };
     let streaming = if streaming && protocol > 1 { ", streaming 'on'" } else { "" };

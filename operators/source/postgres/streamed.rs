@@ -24,7 +24,8 @@ impl Session<'_> {
     pub(super) async fn streamed(&mut self, frame: &Frame<'_>) -> Result<(), CodedError> {
         match *frame {
             Frame::Streamed { xid, tag, body } => {
-                if self.hold.push(xid, tag, body)? {
+                let full = self.hold.push(xid, tag, body)?;
+                if full {
                     self.hold.spill().await?;
                 }
             }
