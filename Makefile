@@ -1,10 +1,11 @@
 # make demo   the main job, on embedded defaults
 # make test   everything that must hold
+# make soak   random faults for MINUTES, from SEED on
 
 CARGO ?= cargo
 LOCAL_SNOWFLAKE := operators/testing/local_snowflake/run
 
-.PHONY: demo test test-matrix fuzz lint local-snowflake postgres
+.PHONY: demo test test-matrix soak fuzz lint local-snowflake postgres
 
 demo: postgres
 	$(LOCAL_SNOWFLAKE) --setup-only
@@ -23,6 +24,15 @@ test: postgres
 	$(CARGO) test --workspace --doc --locked
 	operators/testing/local_snowflake/test
 
+# Random workloads against random schedules of faults (docs/faults.md), one seed after the other; the seed is printed.
+# FUZZ=1 fuzzes every parser first, as long.
+SEED ?= $(shell date +%s)
+MINUTES ?= 10
+soak: postgres
+	$(LOCAL_SNOWFLAKE) --setup-only
+	$(if $(FUZZ),$(MAKE) fuzz)
+	SEED=$(SEED) MINUTES=$(MINUTES) $(CARGO) test --locked --test end_to_end -- faults::soak --exact --ignored --nocapture
+
 # The PostgreSQL suite on every server version found or installed here.
 test-matrix: postgres
 	operators/testing/install_postgres 16 17 18
@@ -33,7 +43,6 @@ test-matrix: postgres
 	done
 
 # Every parser of outside bytes under libFuzzer, MINUTES each; TARGETS selects some.
-MINUTES ?= 10
 fuzz:
 	operators/fuzz/run $(MINUTES) $(TARGETS)
 

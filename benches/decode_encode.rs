@@ -40,10 +40,12 @@ fn table(columns: &[(&str, ColumnType)]) -> Arc<TableSchema> {
         nullable: true,
         key: (*name == "id").then_some(0),
         missing: None,
+        number: None,
+        filled: false,
     };
     let columns = columns.iter().map(column).collect();
     let (source, schema, name) = ("shop".into(), "public".into(), "orders".into());
-    Arc::new(TableSchema { source, id: RELATION, schema, name, columns, identity: ReplicaIdentity::Default })
+    Arc::new(TableSchema { source, id: RELATION, schema, name, columns, identity: ReplicaIdentity::Default, storage: None })
 }
 
 fn text_row(n: usize) -> Vec<Vec<u8>> {

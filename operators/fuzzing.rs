@@ -114,11 +114,20 @@ pub(crate) fn table(types: Vec<ColumnType>) -> Arc<TableSchema> {
     let column = |(at, ty): (usize, ColumnType)| {
         let oid = if ty == ColumnType::Text { 25 } else { 0 };
         let pg_type = PgType { oid, modifier: -1, name: format!("{ty:?}").into() };
-        Column { name: format!("c{at}").into(), ty, pg_type, nullable: at > 0, key: (at == 0).then_some(0), missing: None }
+        Column {
+            name: format!("c{at}").into(),
+            ty,
+            pg_type,
+            nullable: at > 0,
+            key: (at == 0).then_some(0),
+            missing: None,
+            number: None,
+            filled: false,
+        }
     };
     let columns = types.into_iter().enumerate().map(column).collect();
     let (source, schema, name) = ("shop".into(), "public".into(), "orders".into());
-    Arc::new(TableSchema { source, id: RELATION, schema, name, columns, identity: ReplicaIdentity::Default })
+    Arc::new(TableSchema { source, id: RELATION, schema, name, columns, identity: ReplicaIdentity::Default, storage: None })
 }
 
 /// Messages as a source gives them: commit 100, ordinals two apart.

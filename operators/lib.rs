@@ -21,6 +21,8 @@ pub mod batch;
 
 pub mod sink;
 
+pub mod failpoint;
+
 pub mod testing;
 
 #[cfg(any(test, feature = "fuzzing"))]

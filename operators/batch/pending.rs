@@ -185,7 +185,16 @@ mod tests {
 
     fn table(name: &str, column: &str) -> Arc<TableSchema> {
         let pg_type = PgType { oid: 23, modifier: -1, name: "integer".into() };
-        let column = Column { name: column.into(), ty: ColumnType::Int4, pg_type, nullable: true, key: Some(0), missing: None };
+        let column = Column {
+            name: column.into(),
+            ty: ColumnType::Int4,
+            pg_type,
+            nullable: true,
+            key: Some(0),
+            missing: None,
+            number: None,
+            filled: false,
+        };
         Arc::new(TableSchema {
             source: "s".into(),
             id: name.len() as u32,
@@ -193,6 +202,7 @@ mod tests {
             name: name.into(),
             columns: vec![column],
             identity: ReplicaIdentity::Default,
+            storage: None,
         })
     }
 

@@ -12,6 +12,7 @@ mod batch;
 mod built_in;
 pub(crate) mod calendar;
 mod cells;
+mod dead_letter;
 mod error;
 pub(crate) mod float;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -32,13 +33,14 @@ mod wire;
 
 pub use batch::{Op, RowBatch};
 pub use cells::Cells;
+pub use dead_letter::{DeadLetter, DeadLetters, Replayed};
 pub use error::{Class, Code, CodedError, Exit};
 pub use item::{Item, Items, Mark};
 pub use node::{BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Render, SinkConfig, SourceConfig};
 pub use position::{Lsn, Token, Ts};
 pub use raw::{Commit, Format, RawItem, RawItems, RawRow, RawRows};
 pub use registry::{Kind, NodeType, ParseNode, ParsedNode, Registry};
-pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, TableId, TableSchema};
+pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, Storage, TableId, TableSchema};
 pub use settings::{ByteSize, CFG_SECRET, Period, Secret, SecretString, TablePattern, TableSelection};
 pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySettings, Sink, Writer, WriterContext};
 pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};

@@ -139,6 +139,29 @@ pub struct Column {
     pub key: Option<u16>,
     /// The text that rows written before the column existed read as (`pg_attribute.attmissingval`).
     pub missing: Option<Arc<str>>,
+    /// What stays when the column is renamed, and is never given to another column of the table
+    /// (`pg_attribute.attnum`). Nothing when it is not known.
+    #[serde(default)]
+    pub number: Option<i16>,
+    /// Whether rows written before the column existed may have values of it that no stream carries: it has a
+    /// default or an identity, or is not null, and there is no `missing`.
+    #[serde(default)]
+    pub filled: bool,
+}
+
+/// Where a table's rows were when the catalog was read. It is no part of what the table is: all are equal.
+#[derive(Clone, Copy, Debug, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// The file (`pg_relation_filenode`): another one after a rewrite of the table.
+    pub file: u32,
+    /// Whether the catalog had the columns of the schema, so that the table had not changed since.
+    pub current: bool,
+}
+
+impl PartialEq for Storage {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// What PostgreSQL sends of a row's old version (PostgreSQL manual, `ALTER TABLE … REPLICA IDENTITY`).
@@ -169,6 +192,9 @@ pub struct TableSchema {
     pub columns: Vec<Column>,
     /// What old versions of its rows carry.
     pub identity: ReplicaIdentity,
+    /// Where its rows were, as far as that is known.
+    #[serde(default)]
+    pub storage: Option<Storage>,
 }
 
 impl TableSchema {

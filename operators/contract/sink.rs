@@ -11,7 +11,7 @@
 //! is released only by [`Ack::durable`]; an `Ack` that is dropped otherwise leaves it held, so nothing is
 //! ever acknowledged by a failure.
 
-use super::{ByteSize, CodedError, Mark, Period, PipelineStatus, RowBatch, StateStore, Ts};
+use super::{ByteSize, CodedError, DeadLetters, Mark, Period, PipelineStatus, RowBatch, StateStore, Ts};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -146,6 +146,12 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// Unreachable, unauthorised, missing privileges.
     async fn prepare(&self, cx: &WriterContext) -> Result<(), CodedError>;
+
+    /// The rows of a pipeline that this sink was definitively refused; `None` where there can be none.
+    fn dead_letters(&self, pipeline: &str) -> Option<Box<dyn DeadLetters>> {
+        let _ = pipeline;
+        None
+    }
 
     /// Makes the writer for one source on one worker.
     fn writer(&self, cx: WriterContext) -> Box<dyn Writer>;

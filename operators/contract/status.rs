@@ -68,6 +68,14 @@ pub struct SourceStatus {
     pub transactions: AtomicU64,
     /// Bytes read, snapshot and stream.
     pub bytes: AtomicU64,
+    /// Transactions that come while in progress, and have neither committed nor been rolled back.
+    pub open_transactions: AtomicU64,
+    /// Bytes held of them, in memory and in spill files.
+    pub held_bytes: AtomicU64,
+    /// Bytes written to spill files.
+    pub spilled_bytes: AtomicU64,
+    /// Transactions that came while in progress and have committed.
+    pub streamed_transactions: AtomicU64,
 }
 
 impl SourceStatus {
@@ -109,6 +117,8 @@ pub struct SinkStatus {
     pub bytes: AtomicU64,
     /// Rows the sink refused.
     pub rejected_rows: AtomicU64,
+    /// Of those, rows that are in the dead letter.
+    pub dead_letter_rows: AtomicU64,
     /// Requests tried again.
     pub retries: AtomicU64,
 }

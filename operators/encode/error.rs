@@ -1,7 +1,11 @@
-//! The stage's errors. They name the table and column, never a value.
+//! The stage's errors. They name the table, the column and the row's place in the log, never a value.
+//!
+//! They are definite, and end the run: the row's bytes are not what PostgreSQL writes, or nothing that this program has
+//! room for, so nothing that a sink could take can be made of it. A restart meets the same row and ends in the same
+//! way; nothing is acknowledged from it on, so nothing is lost by fixing the cause first.
 
 use super::read::Malformed;
-use crate::contract::{Code, CodedError, Exit, TableSchema};
+use crate::contract::{Code, CodedError, Exit, Lsn, TableSchema, Token};
 use crate::decode::Fault;
 
 /// A tuple does not fit its relation.
@@ -17,21 +21,27 @@ pub const NOT_UTF8: Code = Code::new("DEC0005", Exit::Failure);
 /// A value is too large for a batch.
 pub const VALUE_TOO_LARGE: Code = Code::new("DEC0006", Exit::Failure);
 
+/// Where a row stands.
+fn place(token: Option<Token>) -> String {
+    token.map_or_else(String::new, |token| format!(" at {} (token {token})", Lsn(token.commit_lsn)))
+}
+
 /// A row's bytes are not a tuple of the table.
 #[cold]
-pub(super) fn tuple(table: &TableSchema, fault: Fault) -> CodedError {
+pub(super) fn tuple(table: &TableSchema, token: Option<Token>, fault: Fault) -> CodedError {
     let name = table.full_name();
+    let at = place(token);
     match fault {
         Fault::Columns { .. } | Fault::Relation { .. } => CodedError::definite(
             TUPLE_DOES_NOT_FIT,
             format!(
-                "tuple does not fit relation: a row of table \"{name}\" ({} columns) could not be decoded: {fault}",
+                "tuple does not fit relation: a row of table \"{name}\" ({} columns){at} could not be decoded: {fault}",
                 table.columns.len()
             ),
         )
         .hint("restart the pipeline; if it happens again, take a new snapshot of the table with `etl-stream resync`"),
         Fault::Cut | Fault::Long | Fault::Shape => {
-            CodedError::definite(BROKEN_MESSAGE, format!("a row of table \"{name}\" could not be decoded: {fault}"))
+            CodedError::definite(BROKEN_MESSAGE, format!("a row of table \"{name}\"{at} could not be decoded: {fault}"))
                 .hint("check that nothing between PostgreSQL and this process alters the connection's bytes")
         }
     }
@@ -39,7 +49,7 @@ pub(super) fn tuple(table: &TableSchema, fault: Fault) -> CodedError {
 
 /// A column did not take a value.
 #[cold]
-pub(super) fn value(table: &TableSchema, column: usize, malformed: Malformed) -> CodedError {
+pub(super) fn value(table: &TableSchema, column: usize, token: Option<Token>, malformed: Malformed) -> CodedError {
     let (name, ty) = table.columns.get(column).map_or(("?", "?"), |c| (&c.name, &c.pg_type.name));
     let (code, hint) = match malformed {
         Malformed::Form => (BROKEN_VALUE, "the connection must have DateStyle ISO, IntervalStyle postgres and TimeZone UTC"),
@@ -47,6 +57,6 @@ pub(super) fn value(table: &TableSchema, column: usize, malformed: Malformed) ->
         Malformed::NotUtf8 => (NOT_UTF8, "re-encode the column's values as UTF-8, or leave the column out of the publication"),
         Malformed::TooLarge => (VALUE_TOO_LARGE, "leave the column out of the publication"),
     };
-    let table = table.full_name();
-    CodedError::definite(code, format!("column \"{name}\" ({ty}) of table \"{table}\" could not be encoded: {malformed}")).hint(hint)
+    let (table, at) = (table.full_name(), place(token));
+    CodedError::definite(code, format!("column \"{name}\" ({ty}) of table \"{table}\"{at} could not be encoded: {malformed}")).hint(hint)
 }

@@ -17,6 +17,13 @@ const MOST_BYTES: usize = 8 << 20;
 const RUN_CELLS: usize = 4_096;
 const RUN_BYTES: usize = 256 << 10;
 
+/// Takes a value that was not sent from the old row.
+fn fill((old, new): (&Cell, &mut Cell)) {
+    if new.is_unchanged() {
+        *new = *old;
+    }
+}
+
 /// A batch being built.
 pub(super) struct OpenTable {
     pub(super) table: Arc<TableSchema>,
@@ -35,6 +42,16 @@ pub(super) struct OpenTable {
     /// Wire bytes of the rows.
     bytes: usize,
     last: Option<Token>,
+}
+
+/// The first row of a run whose value a column does not take.
+#[cold]
+fn blame(table: &TableSchema, run: &Run<'_>, at: usize) -> Option<usize> {
+    let column = table.columns.get(at)?;
+    run.cells.chunks(run.width).position(|cells| {
+        let alone = Run { cells, first: 0, ..*run };
+        ColumnEncoder::new(column).append(&alone, at, &mut ExactTexts::default()).is_err()
+    })
 }
 
 impl OpenTable {
@@ -72,12 +89,13 @@ impl OpenTable {
                 if self.ops.len() >= full || self.bytes >= run_end {
                     break;
                 }
-                let commit = raw.commits.get(row.commit as usize).ok_or_else(|| error::tuple(&self.table, Fault::Shape))?;
+                let commit = raw.commits.get(row.commit as usize).ok_or_else(|| error::tuple(&self.table, None, Fault::Shape))?;
                 in_order = self.last < Some(Token::new(commit.lsn, row.ordinal));
                 if !in_order {
                     break;
                 }
-                self.row(raw, row, commit, cells).map_err(|fault| error::tuple(&self.table, fault))?;
+                let token = Token::new(commit.lsn, row.ordinal);
+                self.row(raw, row, commit, cells).map_err(|fault| error::tuple(&self.table, Some(token), fault))?;
                 rows = rest;
             }
             self.append_run(raw, cells, first)?;
@@ -104,7 +122,11 @@ impl OpenTable {
     fn append_run(&mut self, raw: &RawRows, cells: &[Cell], first: usize) -> Result<(), CodedError> {
         let run = Run { bytes: &raw.bytes, cells, width: self.columns.len().max(1), first };
         for (at, encoder) in self.columns.iter_mut().enumerate() {
-            encoder.append(&run, at, &mut self.exact).map_err(|malformed| error::value(&self.table, at, malformed))?;
+            encoder.append(&run, at, &mut self.exact).map_err(|malformed| {
+                let row = blame(&self.table, &run, at).map(|row| first + row);
+                let token = row.and_then(|row| Some(Token::new(*self.commit_lsn.get(row)?, *self.ordinal.get(row)?)));
+                error::value(&self.table, at, token, malformed)
+            })?;
         }
         Ok(())
     }
@@ -126,20 +148,18 @@ impl OpenTable {
                 cells.resize(base + width, Cell::NULL);
                 self.add(Op::Truncate, commit, row.ordinal);
             }
-            Change::UpdateKey => self.add_moved(commit, row.ordinal, cells),
-            Change::UpdateFull => {
+            update @ (Change::UpdateKey | Change::UpdateFull) => {
                 let pair = cells.get_mut(base..).unwrap_or_default();
                 let (old, new) = pair.split_at_mut(width.min(pair.len()));
-                let moved = self.key.iter().any(|at| match (old.get(*at), new.get(*at)) {
-                    (Some(old), Some(new)) => !new.is_unchanged() && old.field(&raw.bytes) != new.field(&raw.bytes),
-                    _ => false,
-                });
-                for (old, new) in old.iter().zip(new) {
-                    if new.is_unchanged() {
-                        *new = *old;
-                    }
+                // A key that is stored out of line is sent with the old row only, changed or not.
+                if update == Change::UpdateFull {
+                    old.iter().zip(&mut *new).for_each(fill);
+                } else {
+                    self.key.iter().for_each(|at| old.get(*at).zip(new.get_mut(*at)).into_iter().for_each(fill));
                 }
-                if moved {
+                let differs = |at: &usize| old.get(*at).map(|c| c.field(&raw.bytes)) != new.get(*at).map(|c| c.field(&raw.bytes));
+                // Without a key the whole row is what tells it from others.
+                if self.key.is_empty() || self.key.iter().any(differs) {
                     self.add_moved(commit, row.ordinal, cells);
                 } else {
                     cells.drain(base..base + width);
@@ -150,7 +170,7 @@ impl OpenTable {
         Ok(())
     }
 
-    /// A changed key: the old key's delete and the new key's insert.
+    /// A changed key, or any update of a table without one: the old row's delete and the new row's insert.
     fn add_moved(&mut self, commit: &Commit, ordinal: u64, cells: &[Cell]) {
         self.add(Op::Delete, commit, ordinal);
         self.add_new(Op::Insert, commit, ordinal.saturating_add(1), cells);

@@ -18,6 +18,8 @@ pub(super) fn table(schema: &str, name: &str) -> Arc<TableSchema> {
         nullable: true,
         key: (name == "id").then_some(0),
         missing: None,
+        number: None,
+        filled: false,
     };
     Arc::new(TableSchema {
         source: "shop".into(),
@@ -26,6 +28,7 @@ pub(super) fn table(schema: &str, name: &str) -> Arc<TableSchema> {
         name: name.into(),
         columns: vec![column("id", ColumnType::Int8, "bigint"), column("note", ColumnType::Text, "text")],
         identity: ReplicaIdentity::Default,
+        storage: None,
     })
 }
 

@@ -2,5 +2,7 @@
 
 pub mod drive;
 pub mod postgres;
+pub mod proxy;
+pub mod random;
 pub mod replay;
 pub mod snowflake;

@@ -79,6 +79,15 @@ fn give_to_server(folder: &Path) {
     }
 }
 
+fn initdb(bin: &Path, data: &Path) {
+    let output = command(bin.join("initdb"))
+        .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
+        .arg(data)
+        .output()
+        .expect("initdb runs");
+    assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A data folder fresh from `initdb`, made once and kept.
 fn template(bin: &Path) -> PathBuf {
     let name: String = bin.to_string_lossy().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -92,12 +101,7 @@ fn template(bin: &Path) -> PathBuf {
         let _ = fs::remove_dir_all(base.join("making"));
         give_to_server(&base);
         let making = base.join("making");
-        let output = command(bin.join("initdb"))
-            .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
-            .arg(&making)
-            .output()
-            .expect("initdb runs");
-        assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+        initdb(bin, &making);
         fs::rename(making, base.join("data")).expect("a folder can be renamed");
     }
     base.join("data")
@@ -150,6 +154,21 @@ impl Postgres {
         copy_folder(&template(&bin), &folder.path().join("data"));
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
         let mut postgres = Self { bin, folder, settings: settings.iter().map(|s| (*s).to_owned()).collect(), port, server: None };
+        postgres.resume();
+        postgres
+    }
+
+    /// Starts a server that shares nothing with others: they are copies, and have one system identifier.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    #[must_use]
+    pub fn start_unlike_others(settings: &[&str]) -> Self {
+        let mut postgres = Self::start_with(settings);
+        postgres.stop();
+        let data = postgres.data();
+        fs::remove_dir_all(&data).expect("the server has ended");
+        initdb(&postgres.bin, &data);
         postgres.resume();
         postgres
     }

@@ -17,6 +17,8 @@ pub const PRIVATE_KEY: &str = include_str!("../sink/snowflake/tests/test-key.p8"
 /// A running server.
 pub struct LocalSnowflake {
     server: Child,
+    arguments: Vec<String>,
+    port: u16,
     url: String,
     client: reqwest::Client,
     token: String,
@@ -43,31 +45,25 @@ impl LocalSnowflake {
     /// When it does not start.
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let port_file = folder.path().join("port");
-        let program = program();
-        let mut server = Command::new(&program)
-            .args(["--port", "0", "--parent-pid", &std::process::id().to_string(), "--port-file"])
-            .arg(&port_file)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{} does not run: {e}", program.display()));
-        let deadline = Instant::now() + START;
-        let port = loop {
-            let text = std::fs::read_to_string(&port_file).unwrap_or_default();
-            if let Some(port) = text.lines().next().and_then(|line| line.parse::<u16>().ok()) {
-                break port;
-            }
-            let ended = server.try_wait().ok().flatten();
-            assert!(ended.is_none() && Instant::now() < deadline, "{} did not start: {ended:?}", program.display());
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let (server, port) = spawn(0, &arguments);
         let client = reqwest::Client::builder().timeout(REQUEST).build().expect("a client without TLS settings");
         let token = crate::sink::snowflake::jwt_of(PRIVATE_KEY, "LOCAL", "TESTER").expect("the test key signs");
-        Self { server, url: format!("http://127.0.0.1:{port}"), client, token }
+        Self { server, arguments, port, url: format!("http://127.0.0.1:{port}"), client, token }
+    }
+
+    /// Ends it at once, as a crash would. Without `--data` everything in it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+
+    /// Starts it again after [`LocalSnowflake::kill`], on the same port. Its knobs are those of the start.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn resume(&mut self) {
+        (self.server, _) = spawn(self.port, &self.arguments);
     }
 
     /// Its URL.
@@ -147,9 +143,34 @@ fn take(answer: &serde_json::Value, rows: &mut Vec<Vec<Option<String>>>) {
     }
 }
 
+/// Starts the program and waits for its port; 0 is any.
+fn spawn(port: u16, arguments: &[String]) -> (Child, u16) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let port_file = folder.path().join("port");
+    let program = program();
+    let mut server = Command::new(&program)
+        .args(["--port", &port.to_string(), "--parent-pid", &std::process::id().to_string(), "--port-file"])
+        .arg(&port_file)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{} does not run: {e}", program.display()));
+    let deadline = Instant::now() + START;
+    loop {
+        let text = std::fs::read_to_string(&port_file).unwrap_or_default();
+        if let Some(port) = text.lines().next().and_then(|line| line.parse::<u16>().ok()) {
+            return (server, port);
+        }
+        let ended = server.try_wait().ok().flatten();
+        assert!(ended.is_none() && Instant::now() < deadline, "{} did not start: {ended:?}", program.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 impl Drop for LocalSnowflake {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        self.kill();
     }
 }

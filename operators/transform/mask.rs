@@ -239,7 +239,7 @@ impl Operator for Mask {
             let column = &mut masked.columns[at];
             let missing = column.missing.as_deref().and_then(|text| masker.missing(text));
             *column = match masker {
-                Masker::Nullify => Column { nullable: true, missing, ..column.clone() },
+                Masker::Nullify => Column { nullable: true, missing, filled: false, ..column.clone() },
                 _ => Column { ty: ColumnType::Text, pg_type: text_type(), missing, ..column.clone() },
             };
         }

@@ -5,6 +5,7 @@
 //! time: a second is refused, as two writers of one pipeline's state would each undo the other.
 
 use etl_stream_operators::contract::{Code, CodedError, Exit, StateKey, StateStore};
+use etl_stream_operators::failpoint;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 use std::path::Path;
@@ -73,6 +74,11 @@ impl SqliteState {
     }
 }
 
+/// A failpoint of the state's disk.
+fn disk(name: &'static str) -> rusqlite::Result<()> {
+    failpoint::fails(name).map_err(|_| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None))
+}
+
 impl StateStore for SqliteState {
     fn load(&self, key: &StateKey) -> Result<Option<Value>, CodedError> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +108,7 @@ impl StateStore for SqliteState {
     fn store(&self, changes: &[(StateKey, Option<Value>)]) -> Result<(), CodedError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let write = || {
+            disk("state.store")?;
             let transaction = connection.transaction()?;
             for (key, value) in changes {
                 match value {
@@ -116,10 +123,13 @@ impl StateStore for SqliteState {
                     )?,
                 };
             }
+            disk("state.commit")?;
             transaction.commit()
         };
         let mut write = write;
-        write().map_err(|e| self.failed("written", e))
+        write().map_err(|e| self.failed("written", e))?;
+        failpoint::reach("state.stored");
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! argv ──clap──> Cli ──> one file per command ──> exit code (exit.rs)
 //! ```
 
+mod dead_letter;
 mod demo;
 mod describe;
 mod explain;
@@ -71,6 +72,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Draw a pipeline.
     Graph(graph::GraphArgs),
+    /// List or send again the rows that a sink was refused.
+    DeadLetter(dead_letter::DeadLetterArgs),
     /// List the node types.
     List(describe::ListArgs),
     /// Describe a node type: its settings, their defaults, an example.
@@ -116,6 +119,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Demo(args) => args.run(),
         Command::Validate(args) => args.run(&mut shell),
         Command::Graph(args) => args.run(&mut shell),
+        Command::DeadLetter(args) => args.run(&mut shell),
         Command::List(args) => args.run(&mut shell),
         Command::Describe(args) => args.run(&mut shell),
         Command::Explain(args) => args.run(&mut shell),

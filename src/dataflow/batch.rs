@@ -12,6 +12,7 @@ use super::bridge::Waker;
 use super::failure::Failures;
 use etl_stream_operators::batch::{Batcher, Limits, SealReason, Sealed};
 use etl_stream_operators::contract::{Code, CodedError, Exit, Items, Pressure, Ts};
+use etl_stream_operators::failpoint;
 use metrics::counter;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -94,6 +95,7 @@ pub(crate) fn batch<'scope>(
                 if let Some(reason) = reason {
                     counter!("etl_stream_batches_sealed_total", "sink" => node.to_string(), "reason" => reason.word()).increment(1);
                 }
+                failpoint::reach("batch.seal");
                 output.activate().session(&capability).give_container(&mut Items(vec![item]));
             }
             if let Some(deadline) = batcher.deadline()

@@ -14,6 +14,7 @@ use super::exchange::ByTable;
 use super::failure::Failures;
 use etl_stream_operators::contract::{Item, Items, RawItem, RawItems, RowBatch, Ts};
 use etl_stream_operators::encode::Encoder;
+use etl_stream_operators::failpoint;
 use std::sync::Arc;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
@@ -73,6 +74,7 @@ where
             encoder.flush(&mut batches);
             give(&mut batches, &mut items);
             if !items.0.is_empty() {
+                failpoint::reach("decode.done");
                 output.activate().session(&earliest).give_container(&mut items);
             }
         }

@@ -15,6 +15,7 @@
 use super::bridge::AckQueue;
 use super::source::LastUpper;
 use etl_stream_operators::contract::{Ack, AckReport, Deliveries, Delivery, Item, Items, Ts};
+use etl_stream_operators::failpoint;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use timely::dataflow::Stream;
@@ -59,6 +60,7 @@ pub(crate) fn sink<'scope>(
                     };
                     // A writer that has failed has reported it; its capabilities stay.
                     if let Some(writer) = &writer {
+                        failpoint::reach("sink.deliver");
                         let _ = writer.send(delivery);
                     }
                 }
@@ -81,6 +83,7 @@ pub(crate) fn sink<'scope>(
                 }
             }
             while let Ok(id) = done.try_recv() {
+                failpoint::reach("sink.ack");
                 in_flight.remove(&id);
             }
         }

@@ -31,7 +31,16 @@ impl Random {
 
 fn table(number: u64) -> Arc<TableSchema> {
     let pg_type = PgType { oid: 20, modifier: -1, name: "bigint".into() };
-    let id = Column { name: "id".into(), ty: ColumnType::Int8, pg_type, nullable: false, key: Some(0), missing: None };
+    let id = Column {
+        name: "id".into(),
+        ty: ColumnType::Int8,
+        pg_type,
+        nullable: false,
+        key: Some(0),
+        missing: None,
+        number: None,
+        filled: false,
+    };
     Arc::new(TableSchema {
         source: "s".into(),
         id: number as u32,
@@ -39,6 +48,7 @@ fn table(number: u64) -> Arc<TableSchema> {
         name: format!("t{number}").into(),
         columns: vec![id],
         identity: ReplicaIdentity::Default,
+        storage: None,
     })
 }
 

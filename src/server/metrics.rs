@@ -37,6 +37,11 @@ impl Page {
             counter!("etl_stream_source_received_bytes_total", &labels).absolute(source.bytes.load(Ordering::Relaxed));
             counter!("etl_stream_source_changes_total", &labels).absolute(source.changes.load(Ordering::Relaxed));
             counter!("etl_stream_source_transactions_total", &labels).absolute(source.transactions.load(Ordering::Relaxed));
+            counter!("etl_stream_source_streamed_transactions_total", &labels)
+                .absolute(source.streamed_transactions.load(Ordering::Relaxed));
+            counter!("etl_stream_source_spilled_bytes_total", &labels).absolute(source.spilled_bytes.load(Ordering::Relaxed));
+            gauge!("etl_stream_source_open_transactions", &labels).set(source.open_transactions.load(Ordering::Relaxed) as f64);
+            gauge!("etl_stream_source_held_bytes", &labels).set(source.held_bytes.load(Ordering::Relaxed) as f64);
             gauge!("etl_stream_source_lag_bytes", &labels).set(source.lag_bytes() as f64);
             gauge!("etl_stream_source_confirmed_flush_lsn", &labels).set(source.confirmed_lsn.load(Ordering::Relaxed) as f64);
             gauge!("etl_stream_source_streaming", &labels).set(f64::from(u8::from(source.phase().0 == Phase::Streaming)));

@@ -140,7 +140,11 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
                 "source": name, "phase": phase.word(), "reason": reason, "lag_bytes": source.lag_bytes(),
                 "confirmed_lsn": etl_stream_operators::contract::Lsn(source.confirmed_lsn.load(Ordering::Relaxed)).to_string(),
                 "changes": source.changes.load(Ordering::Relaxed), "transactions": source.transactions.load(Ordering::Relaxed),
-                "bytes": source.bytes.load(Ordering::Relaxed), "tables": tables,
+                "bytes": source.bytes.load(Ordering::Relaxed),
+                "open_transactions": source.open_transactions.load(Ordering::Relaxed),
+                "held_bytes": source.held_bytes.load(Ordering::Relaxed),
+                "spilled_bytes": source.spilled_bytes.load(Ordering::Relaxed),
+                "streamed_transactions": source.streamed_transactions.load(Ordering::Relaxed), "tables": tables,
             })
         })
         .collect();
@@ -150,7 +154,8 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
         .iter()
         .map(|(name, sink)| {
             json!({ "sink": name, "rows": sink.rows.load(Ordering::Relaxed), "bytes": sink.bytes.load(Ordering::Relaxed),
-                    "rejected_rows": sink.rejected_rows.load(Ordering::Relaxed), "retries": sink.retries.load(Ordering::Relaxed) })
+                    "rejected_rows": sink.rejected_rows.load(Ordering::Relaxed),
+                    "dead_letter_rows": sink.dead_letter_rows.load(Ordering::Relaxed), "retries": sink.retries.load(Ordering::Relaxed) })
         })
         .collect();
     Json(json!({ "pipeline": &*served.pipeline, "sources": sources, "sinks": sinks }))

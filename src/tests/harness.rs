@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long one run of the binary may take before the test fails.
-pub(crate) const RUN: Duration = Duration::from_secs(50);
+pub(crate) const RUN: Duration = Duration::from_secs(120);
 
 /// A folder with a pipeline file.
 pub(crate) struct Project {

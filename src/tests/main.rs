@@ -1,10 +1,16 @@
 //! The real binary against real servers.
 
 mod bad_input;
+mod dead_letters;
 mod earlier_defects;
 mod examples;
+mod faults;
 mod harness;
+mod order;
+mod order_operators;
+mod order_publications;
 mod pipelines;
+mod schema_changes;
 mod snowflake;
 mod snowflake_refusals;
 mod tables;

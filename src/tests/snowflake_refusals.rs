@@ -51,3 +51,51 @@ async fn tables_names_and_keys() {
         refused(&postgres, &snowflake, what, database, &sink, expected).await;
     }
 }
+
+/// Tables that come to the same place, or whose rows cannot be told apart: refused, whichever comes first.
+#[tokio::test]
+async fn places_and_keys() {
+    let (snowflake, postgres) = (snowflake().await, Postgres::start());
+    let table = |name: &str| format!("CREATE TABLE {name} (id int PRIMARY KEY); INSERT INTO {name} VALUES (1);");
+    for (what, setup, source, sink, expected) in [
+        ("landing", [table("orders"), table("orders__changes")].concat(), "", "", ("SF0005", 2)),
+        ("bookkeeping", table("_etl_stream_progress"), "", "", ("SF0005", 2)),
+        ("columns", "CREATE TABLE t (id int PRIMARY KEY, \"Id\" int, \"ID\" int); INSERT INTO t VALUES (1)".into(), "", "", ("SF0005", 2)),
+        ("own", "CREATE TABLE t (id int PRIMARY KEY, _op text); INSERT INTO t VALUES (1)".into(), "", "", ("SF0005", 2)),
+        (
+            "template",
+            format!("{} CREATE SCHEMA a_b; {} CREATE SCHEMA a; {}", table("t"), table("a_b.c"), table("a.b_c")),
+            "",
+            ", table: \"{schema}_{table}\"",
+            ("SF0005", 2),
+        ),
+        (
+            "deferrable",
+            "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (1)".into(),
+            "",
+            "",
+            ("SF0006", 2),
+        ),
+        (
+            "null_in_key",
+            "CREATE TABLE t (a int, b int); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (1, NULL), (1, 2)".into(),
+            ", keys: { public.t: [a, b] }",
+            "",
+            ("SF0016", 1),
+        ),
+    ] {
+        postgres.database(what).await.batch_execute(&setup).await.unwrap();
+        let project = Project::new(&format!(
+            "sources:\n  shop: {{ type: postgres, url: {{ plain: \"{}\" }}, slot: {what}{source} }}\nsinks:\n  warehouse: {{ {}, url: \"{}\", private_key: {{ file: ./snowflake.p8 }}{sink} }}\nserver: none\n",
+            postgres.url(what),
+            SINK.replace("SHOP", &what.to_uppercase()),
+            snowflake.url()
+        ));
+        fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
+        let output = project.run(&["run", "--until", "caught-up"]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(expected.1), "{what}:\n{log}");
+        assert!(log.contains(expected.0), "{what}: expected {} in:\n{log}", expected.0);
+        assert_eq!(log.contains("keeps rows apart"), what == "null_in_key", "{what}: {log}");
+    }
+}

@@ -23,12 +23,12 @@ pub(super) const RELATION: u32 = 16_400;
 
 pub(super) fn column(name: &str, ty: ColumnType) -> Column {
     let pg_type = PgType { oid: 0, modifier: -1, name: format!("{ty:?}").into() };
-    Column { name: name.into(), ty, pg_type, nullable: true, key: None, missing: None }
+    Column { name: name.into(), ty, pg_type, nullable: true, key: None, missing: None, number: None, filled: false }
 }
 
 pub(super) fn table(columns: Vec<Column>) -> Arc<TableSchema> {
     let (source, schema, name) = ("shop".into(), "public".into(), "orders".into());
-    Arc::new(TableSchema { source, id: RELATION, schema, name, columns, identity: ReplicaIdentity::Default })
+    Arc::new(TableSchema { source, id: RELATION, schema, name, columns, identity: ReplicaIdentity::Default, storage: None })
 }
 
 /// A table of one column.

@@ -45,6 +45,8 @@ fn changes() {
         (message(b'U', &[(b'O', old), (b'N', one)]), vec!["u 0 1|a|big"]),
         (message(b'U', &[(b'O', old), (b'N', two)]), vec!["d 0 1|old|big", "i 1 2|-|big"]),
         (message(b'U', &[(b'O', old), (b'N', key_unsent)]), vec!["u 0 1|a|-"]),
+        (message(b'U', &[(b'K', key), (b'N', key_unsent)]), vec!["u 0 1|a|-"]),
+        (message(b'U', &[(b'K', key), (b'N', &[Unchanged, Unchanged, Null])]), vec!["u 0 1|~|-"]),
         (message(b'D', &[(b'K', key)]), vec!["d 0 1|-|-"]),
         (message(b'D', &[(b'O', old)]), vec!["d 0 1|old|big"]),
         (truncate, vec!["t 0 -|-|-"]),
@@ -56,10 +58,10 @@ fn changes() {
 }
 
 #[test]
-fn a_table_without_a_key_updates_in_place() {
+fn an_update_without_a_key_is_the_old_row_gone_and_the_new_one_there() {
     let table = table(vec![column("id", ColumnType::Int4), column("a", ColumnType::Text), column("b", ColumnType::Text)]);
     let update = message(b'U', &[(b'O', &[Text(b"1"), Null, Null]), (b'N', &[Text(b"2"), Null, Null])]);
-    assert_eq!(shown(&encode(&raw(&table, Format::PgOutput, &[update])).unwrap()), ["u 0 2|-|-"]);
+    assert_eq!(shown(&encode(&raw(&table, Format::PgOutput, &[update])).unwrap()), ["d 0 1|-|-", "i 1 2|-|-"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::codes::{FOLDER_OF_ANOTHER, ROWS_REFUSED, failed};
 use super::encode::Encoder;
 use super::names;
 use crate::contract::{CodedError, Lsn, Mark, RowBatch, TableId, TableSchema, Token};
+use crate::failpoint;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -139,7 +140,8 @@ impl TableFolder {
         let (temporary, path) = (self.path.join(temporary), self.path.join(name));
         let complete = self.write_temporary(&temporary, batch).and_then(|bytes| {
             step();
-            fs::rename(&temporary, &path).map_err(|e| failed("renaming a complete file to", &path, e))?;
+            let rename = failpoint::fails("file.rename").and_then(|()| fs::rename(&temporary, &path));
+            rename.map_err(|e| failed("renaming a complete file to", &path, e))?;
             Ok(bytes)
         });
         if complete.is_err() {
@@ -147,6 +149,7 @@ impl TableFolder {
             let _ = fs::remove_file(&temporary);
         }
         step();
+        failpoint::reach("file.renamed");
         let bytes = complete?;
         if let Err(error) = sync_folder(&self.path) {
             // Not known to last, so it must be written anew: the next attempt replaces it.
@@ -154,15 +157,23 @@ impl TableFolder {
             return Err(error);
         }
         step();
+        failpoint::reach("file.synced");
         Ok(bytes)
     }
 
     fn write_temporary(&mut self, path: &Path, batch: &RowBatch) -> Result<u64, CodedError> {
-        let mut file = File::create(path).map_err(|e| failed("creating file", path, e))?;
+        let created = failpoint::fails("file.create").and_then(|()| File::create(path));
+        let mut file = created.map_err(|e| failed("creating file", path, e))?;
         step();
+        failpoint::fails("file.write").map_err(|e| failed("writing file", path, e))?;
         self.encoder.write(batch, &mut file, path)?;
         step();
-        file.sync_all().and_then(|()| file.metadata()).map(|data| data.len()).map_err(|e| failed("syncing file", path, e))
+        let written = failpoint::fails("file.fsync");
+        written
+            .and_then(|()| file.sync_all())
+            .and_then(|()| file.metadata())
+            .map(|data| data.len())
+            .map_err(|e| failed("syncing file", path, e))
     }
 
     /// Acts on a mark of the table.
@@ -210,6 +221,7 @@ impl TableFolder {
             return Err(CodedError::definite(FOLDER_OF_ANOTHER, message)
                 .hint("the folder was written from another database; give the sink an empty path, or move the table's folder away"));
         }
+        failpoint::reach("file.snapshot");
         self.set_marker(lsn)?;
         self.marker = Some(lsn);
         step();

@@ -9,6 +9,9 @@
 //! complete and on disk, and does not change; what starts with a dot is not for readers. Files of a table
 //! sort by name in the order of its changes; the folders of two tables know nothing of each other. One
 //! process at a time writes a folder.
+//!
+//! A file takes any row, so there are no dead letters here. What can fail is a whole file (the disk, the folder): that is
+//! tried again and then ends the run, and nothing is acknowledged.
 
 mod codes;
 mod encode;

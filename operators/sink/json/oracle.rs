@@ -17,6 +17,8 @@ fn schema(columns: &[(&str, ColumnType)]) -> TableSchema {
         nullable: true,
         key: None,
         missing: None,
+        number: None,
+        filled: false,
     };
     TableSchema {
         source: "shop".into(),
@@ -25,6 +27,7 @@ fn schema(columns: &[(&str, ColumnType)]) -> TableSchema {
         name: "t".into(),
         columns: columns.iter().map(column).collect(),
         identity: ReplicaIdentity::Full,
+        storage: None,
     }
 }
 
@@ -203,6 +206,8 @@ async fn values_are_spelled_as_to_jsonb_does() {
                 let float = matches!(ty, ColumnType::Float4 | ColumnType::Float8);
                 let number = theirs.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && ty != ColumnType::Jsonb;
                 let spelled = if number && !float && !double_keeps(theirs) { format!("\"{theirs}\"") } else { theirs.clone() };
+                // the one value that `to_jsonb` has no other text for
+                let spelled = if float && inputs[row] == "-0" { "-0.0".to_owned() } else { spelled };
                 assert_eq!(*ours, spelled, "{pg_type} by {way}: {}", inputs[row]);
             }
         }

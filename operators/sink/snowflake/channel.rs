@@ -7,7 +7,8 @@
 //! ```
 //! # Guarantees
 //! Every row lands once. Rows that are not known to be committed are kept, so they can be sent again; opening
-//! waits until nothing of an earlier writer is in flight, so the committed token then says all.
+//! waits until nothing of an earlier writer is in flight, so the committed token then says all. Rows are kept
+//! as well while some of them were rejected and it is not known which (see `account`).
 
 use super::classify::Verdict;
 use super::context::Shared;
@@ -16,8 +17,9 @@ use super::plan::TablePlan;
 use super::requests::{Frame, encode};
 use super::streaming::{ChannelStatus, Pipe};
 use crate::contract::{CodedError, RowBatch, Token};
+use crate::failpoint;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often another writer may take the turn within [`FENCED_WITHIN`].
@@ -26,24 +28,60 @@ const FENCED_WITHIN: Duration = Duration::from_secs(600);
 /// How often a table is looked for that was created just now.
 const MISSING_TRIES: u32 = 4;
 
-/// What is committed of a channel; shared between the channel and whoever asks the service.
+/// What is known of a channel; shared between the channel and whoever asks the service.
 #[derive(Debug, Default)]
-pub(super) struct Position(Mutex<(Token, bool)>);
+pub(super) struct Position(Mutex<Known>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    committed: Token,
+    sent: Token,
+    broken: bool,
+    /// Rejected rows that are accounted for; `None` while some of an earlier process are not.
+    accounted: Option<u64>,
+}
 
 impl Position {
-    /// Everything up to it is in the landing table.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every row up to it is in the landing table or in the dead letter.
     pub(super) fn committed(&self) -> Token {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.known().committed
+    }
+
+    /// The service has worked on everything up to it, and would take nothing of it again.
+    pub(super) fn sent(&self) -> Token {
+        self.known().sent
     }
 
     /// Whether the service says that the channel is no longer valid.
     pub(super) fn broken(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.known().broken
     }
 
-    /// Notes what the service said.
-    pub(super) fn set(&self, committed: Token, broken: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (committed, broken);
+    /// Notes that everything up to a token is accounted for, and so many rejected rows; `None`: not yet all.
+    pub(super) fn settle(&self, committed: Token, accounted: Option<u64>) {
+        let mut known = self.known();
+        known.committed = known.committed.max(committed);
+        known.sent = known.sent.max(committed);
+        known.accounted = accounted;
+    }
+
+    /// Notes whether the channel is valid.
+    pub(super) fn set_broken(&self, broken: bool) {
+        self.known().broken = broken;
+    }
+
+    /// Notes what the service said when the channel was opened. With newly rejected rows nothing is known to be
+    /// committed until they are found.
+    fn opened(&self, status: &ChannelStatus) {
+        let mut known = self.known();
+        (known.sent, known.broken) = (status.committed, false);
+        if known.accounted == Some(status.rejected) {
+            known.committed = status.committed;
+        }
     }
 }
 
@@ -96,12 +134,12 @@ impl Channel {
         let mut pauses = self.shared.http.pauses();
         let mut missing = 0;
         loop {
+            failpoint::reach("snowflake.open");
             let refusal = match self.shared.streaming.open(&self.pipe, &self.name).await? {
                 Ok((continuation, status)) => {
-                    let ChannelStatus { committed, rejected, .. } = status;
                     self.continuation = continuation;
-                    self.rejected = rejected;
-                    self.position.set(committed, false);
+                    self.rejected = status.rejected;
+                    self.position.opened(&status);
                     self.prune();
                     return Ok(());
                 }
@@ -120,6 +158,17 @@ impl Channel {
                 _ => return Err(refusal.error(&self.doing("opening"))),
             }
         }
+    }
+
+    /// Rows that are not known to be committed, up to a token that the service has worked up to.
+    pub(super) fn unaccounted(&self, upto: Token) -> Vec<(Arc<TablePlan>, RowBatch)> {
+        let after = self.position.committed();
+        let within = |rows: &RowBatch| {
+            let rows = rows.after(after);
+            rows.slice(0, rows.len() - rows.after(upto).len())
+        };
+        let rows = self.unacked.iter().map(|(plan, rows)| (Arc::clone(plan), within(rows)));
+        rows.filter(|(_, rows)| !rows.is_empty()).collect()
     }
 
     fn prune(&mut self) {
@@ -142,12 +191,12 @@ impl Channel {
         loop {
             tracing::info!(channel = self.name, "channel is opened again");
             self.reopen().await?;
-            let committed = self.position.committed();
+            let sent = self.position.sent();
             let kept: Vec<_> = self.unacked.iter().cloned().collect();
             let frames = tokio::task::spawn_blocking(move || {
                 let mut frames = Vec::new();
                 for (plan, rows) in kept {
-                    frames.extend(encode(&plan, rows.after(committed))?.0);
+                    frames.extend(encode(&plan, rows.after(sent))?.frames);
                 }
                 Ok::<_, CodedError>(frames)
             });
@@ -163,11 +212,15 @@ impl Channel {
     }
 
     /// Sends requests in order; `false` when the channel has to be opened again.
-    async fn send(&mut self, frames: Vec<Frame>) -> Result<bool, CodedError> {
+    pub(super) async fn send(&mut self, frames: Vec<Frame>) -> Result<bool, CodedError> {
         for frame in frames {
             let tokens = (frame.first, frame.last);
+            failpoint::reach("snowflake.rows");
             match self.shared.streaming.append(&self.pipe, &self.name, &self.continuation, tokens, frame.body).await? {
-                Ok(next) => self.continuation = next,
+                Ok(next) => {
+                    failpoint::reach("snowflake.accepted");
+                    self.continuation = next;
+                }
                 Err(refusal) => match refusal.verdict {
                     Verdict::Reopen | Verdict::Uncommitted => return Ok(false),
                     Verdict::Fenced => {

@@ -1,5 +1,6 @@
 //! What all writers of one sink share.
 
+use super::dead_letter::DeadLetters;
 use super::http::Http;
 use super::names::{Naming, Targets};
 use super::progress::ProgressTable;
@@ -27,7 +28,7 @@ pub(super) struct Options {
     pub(super) retention: Duration,
     /// Whether a missing schema is made.
     pub(super) create_schema: bool,
-    /// Whether a value its column cannot hold stops the pipeline.
+    /// Whether a row with a value its column cannot hold is refused.
     pub(super) strict: bool,
 }
 
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub(super) naming: Naming,
     /// Which table has which target.
     pub(super) targets: Targets,
+    /// Where rows go that Snowflake does not take.
+    pub(super) dead_letters: DeadLetters,
     /// Merges at once.
     pub(super) merges: Semaphore,
     /// Tables that send at once.

@@ -41,7 +41,7 @@ pub(super) fn create_progress(progress: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (\"PIPELINE\" VARCHAR, \"SOURCE\" VARCHAR, \"TABLE_SCHEMA\" VARCHAR, \"TABLE_NAME\" VARCHAR, \
          \"TARGET\" VARCHAR, \"FENCE\" VARCHAR, \"SNAPSHOT_LSN\" VARCHAR, \"SNAPSHOT_DONE\" BOOLEAN, \"KEY_COLUMNS\" VARCHAR, \
-         \"CHANNELS\" NUMBER(5,0), \"REJECTED\" NUMBER(19,0), \"UPDATED_AT\" TIMESTAMP_TZ(6))",
+         \"CHANNELS\" NUMBER(5,0), \"REJECTED\" NUMBER(19,0), \"UPDATED_AT\" TIMESTAMP_TZ(6), \"SHAPE\" VARCHAR)",
         progress.sql()
     )
 }

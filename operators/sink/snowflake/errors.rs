@@ -34,3 +34,7 @@ pub(super) const SF_BEHIND: Code = Code::new("SF0013", Exit::Failure);
 pub(super) const SF_STREAMING: Code = Code::new("SF0014", Exit::Failure);
 /// A value that its column cannot hold, with `strict: true`.
 pub(super) const SF_STRICT: Code = Code::new("SF0015", Exit::Failure);
+/// A row without a key under `write_mode: merge`.
+pub(super) const SF_NULL_KEY: Code = Code::new("SF0016", Exit::Failure);
+/// A dead letter was not written or not read.
+pub(super) const SF_DEAD_LETTER: Code = Code::new("SF0021", Exit::Failure);

@@ -15,12 +15,20 @@
 //! ```
 //! A delete is the last row of its life and sends nothing, so it carries what the row held: what a changed
 //! key goes on with, and what a soft delete keeps.
+//!
+//! # Guarantees
+//! A value that was not sent is found, or the statement fails: a row that the target does not hold, or holds
+//! only as deleted, says nothing about it. `MERGE` has no way to refuse a row, so a number is read from
+//! [`UNKNOWN`] for such a row, which fails and says why.
 
 use super::merge::MergeTable;
 use super::names::quote;
 use super::sql::literal;
 use crate::contract::Token;
 use std::fmt::Write;
+
+/// What Snowflake says it could not read as a number when a value that was not sent is not known.
+pub(super) const UNKNOWN: &str = "a value that was not sent is not known";
 
 fn list(names: impl IntoIterator<Item = impl AsRef<str>>, write: impl Fn(&str) -> String, between: &str) -> String {
     let parts: Vec<String> = names.into_iter().map(|name| write(name.as_ref())).collect();
@@ -39,7 +47,7 @@ fn key_of(table: &MergeTable) -> String {
 }
 
 /// Whether the key of row `t` is the one that `value` and, as an object of exact texts, `exact` say.
-fn same_key(table: &MergeTable, t: &str, value: impl Fn(&str) -> String, exact: &str) -> String {
+pub(super) fn same_key(table: &MergeTable, t: &str, value: impl Fn(&str) -> String, exact: &str) -> String {
     let equal = |c: &str| {
         let (own, wanted) = (format!("{t}.{}", quote(c)), value(&quote(c)));
         if table.beyond.iter().any(|beyond| beyond == c) {
@@ -75,6 +83,19 @@ fn clauses(table: &MergeTable, exact: &str) -> String {
     }
 }
 
+/// The row's token, or the statement's failure when one of its values is not known.
+fn known(table: &MergeTable, folded: usize) -> String {
+    let unsent = (0..folded).map(|at| format!("(s.\"_at{at}\" IS NULL AND d.\"_at{at}\" IS NULL)"));
+    let unsent = unsent.collect::<Vec<_>>().join(" OR ");
+    // A row has its token. One that is marked as deleted may have changed since, unseen by this sink.
+    let (absent, stays) = if table.soft {
+        ("(o.\"_ETL_SEQ\" IS NULL OR COALESCE(o.\"_ETL_DELETED\", FALSE))", "(s.\"_OP\" <> 'd' OR s.\"_rows\" > 1)")
+    } else {
+        ("o.\"_ETL_SEQ\" IS NULL", "s.\"_OP\" <> 'd'")
+    };
+    format!("IFF(IFF({stays} AND {absent} AND ({unsent}), {}, '0')::NUMBER(38,0) = 0, s.\"_SEQ\", NULL)", literal(UNKNOWN))
+}
+
 /// Each key's latest row. With soft deletes: its latest row that has values, and whether it is gone.
 pub(super) fn plain(table: &MergeTable, bounds: (Token, Token), from: Token) -> String {
     let key = key_of(table);
@@ -93,8 +114,9 @@ pub(super) fn plain(table: &MergeTable, bounds: (Token, Token), from: Token) -> 
     format!("MERGE INTO {} AS t USING ({source}) AS s ON {on} {}", table.target.sql(), clauses(table, "s.\"_ETL_EXACT\""))
 }
 
-/// Each key's latest state, with `folded` columns taken from wherever they were sent last.
-pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, Token), from: Token) -> String {
+/// Each key's latest state, with `folded` columns taken from wherever they were sent last. `strict`: a value that
+/// is not known fails the statement; else it is null, for rows that a snapshot replaces in the same merge.
+pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, Token), from: Token, strict: bool) -> String {
     let key = key_of(table);
     let on = same_key(table, "t", |c| format!("s.{c}"), "s.\"_ETL_EXACT\"");
     let so_far = format!("OVER (PARTITION BY {key} ORDER BY \"_SEQ\" ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)");
@@ -133,19 +155,20 @@ pub(super) fn folding(table: &MergeTable, folded: &[&String], bounds: (Token, To
         "w AS (SELECT g.*, FIRST_VALUE(\"_before\") OVER ({life} ORDER BY \"_SEQ\") AS \"_parent\", \
          FIRST_VALUE(\"_OP\") OVER ({life} ORDER BY \"_SEQ\") AS \"_began\"{sent} FROM g), f AS (SELECT w.*{value} FROM w), "
     );
+    let seq = if strict { known(table, folded.len()) } else { "s.\"_SEQ\"".to_owned() };
     // With soft deletes a delete that follows rows of this segment keeps their values.
-    let (gone, op) = if table.soft {
+    let (last, op) = if table.soft {
         // A life that ended: its last row with values stands for it, as an update that is gone.
-        (", s.\"_SEQ\" AS \"_last\", s.\"_OP\" = 'd' AS \"_gone\"", "IFF(s.\"_OP\" = 'd' AND s.\"_rows\" > 1, 'u', s.\"_OP\") AS \"_OP\"")
+        (format!("{seq} AS \"_last\", s.\"_OP\" = 'd' AS \"_gone\""), "IFF(s.\"_OP\" = 'd' AND s.\"_rows\" > 1, 'u', s.\"_OP\") AS \"_OP\"")
     } else {
-        ("", "s.\"_OP\"")
+        (format!("{seq} AS \"_SEQ\""), "s.\"_OP\"")
     };
     let _ = write!(
         sql,
         "s AS (SELECT f.*, COUNT(*) OVER ({life}) AS \"_rows\" FROM f QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY \"_SEQ\" DESC) = 1)"
     );
     let columns = list(&table.key, |c| format!("s.{}", quote(c)), ", ");
-    let _ = write!(sql, ", m AS (SELECT {columns}, {op}, s.\"_SEQ\", s.\"_ETL_EXACT\"{gone}");
+    let _ = write!(sql, ", m AS (SELECT {columns}, {op}, {last}, s.\"_ETL_EXACT\"");
     for column in &table.values {
         let name = quote(column);
         match folded.iter().position(|c| *c == column) {

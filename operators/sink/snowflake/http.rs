@@ -13,6 +13,7 @@ use super::errors::{SF_AUTH, SF_MISSING, SF_STREAMING, SF_UNREACHABLE};
 use super::jwt::Jwt;
 use super::meter::Meter;
 use crate::contract::{CodedError, RetrySettings};
+use crate::failpoint;
 use backon::BackoffBuilder;
 use bytes::Bytes;
 use serde_json::Value;
@@ -226,11 +227,13 @@ impl Http {
             }
             (Refusal { ambiguous: !unsent, ..Refusal::transport(message, verdict) }, Duration::ZERO)
         };
+        failpoint::reach("snowflake.request");
         let response = request.send().await.map_err(lost)?;
         let status = response.status();
         let wait = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
         let wait = Duration::from_secs(wait.unwrap_or(0)).min(self.retry.max.0);
         let body = response.bytes().await.map_err(lost)?;
+        failpoint::reach("snowflake.answer");
         // The service has answered a wish for another try as a bare string with any status.
         if status.is_success() && body.first() != Some(&b'"') {
             return Ok(Answer { status: status.as_u16(), body });

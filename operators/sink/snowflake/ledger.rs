@@ -5,9 +5,10 @@
 //!
 //! Hot path: rows are scanned as arrays of letters; cells are looked at only where some value was not sent.
 
-use super::errors::SF_UNKNOWN_VALUE;
+use super::errors::{SF_NULL_KEY, SF_UNKNOWN_VALUE};
 use super::plan::TablePlan;
 use crate::contract::{CodedError, Op, RowBatch, TableSchema, Token};
+use arrow::array::Array;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A changed key whose new row lacks values that only the old key's row has.
@@ -44,6 +45,23 @@ fn unknown(table: &TableSchema, column: &str, token: Token, why: &str) -> CodedE
         .hint("set REPLICA IDENTITY FULL for the table, so that PostgreSQL sends it, or let the operators before the sink pass both rows of a changed key")
 }
 
+/// The first row whose key is null in a column. A value that the column's type cannot hold is another matter.
+fn null_key(rows: &RowBatch, column: usize) -> Option<usize> {
+    let nulls = rows.columns.get(column)?.nulls().filter(|nulls| nulls.null_count() > 0)?;
+    let said = |row: usize| rows.unchanged.get(row, column).is_some() || rows.exact.get(row, column).is_some();
+    (0..rows.len()).find(|row| nulls.is_null(*row) && rows.ops[*row] != Op::Truncate.letter() && !said(*row))
+}
+
+fn no_key(table: &TableSchema, column: usize, token: Token) -> CodedError {
+    let name = table.columns.get(column).map_or("", |c| &c.name);
+    let message = format!(
+        "table \"{}\": the row at {token} has null in column \"{name}\" of its key, and null equals nothing: a merge would not find it again",
+        table.full_name()
+    );
+    CodedError::definite(SF_NULL_KEY, message)
+        .hint("name columns without nulls under `keys:` of the source, or write the table with `write_mode: append`")
+}
+
 impl Ledger {
     /// Notes a row that is not merged.
     pub(super) fn note(&mut self, token: Token) {
@@ -74,7 +92,7 @@ impl Ledger {
     /// Notes delivered rows after `merged`.
     ///
     /// # Errors
-    /// `SF0012` when a value was not sent and cannot be known from the rows before.
+    /// `SF0012` when a value was not sent and cannot be known from the rows before, `SF0016` when a row has no key.
     pub(super) fn observe(&mut self, plan: &TablePlan, rows: &RowBatch, hashes: &[u64], merged: Token) -> Result<(), CodedError> {
         let (Some(first), Some(last)) = (rows.first_token(), rows.last_token()) else { return Ok(()) };
         if last <= merged {
@@ -85,6 +103,11 @@ impl Ledger {
         for at in memchr::memchr_iter(Op::Truncate.letter(), &rows.ops) {
             if rows.token(at) > merged {
                 self.note_truncate(rows.token(at));
+            }
+        }
+        for column in &plan.key {
+            if let Some(row) = null_key(rows, *column).filter(|row| rows.token(*row) > merged) {
+                return Err(no_key(&plan.schema, *column, rows.token(row)));
             }
         }
         for (row, column, ()) in rows.unchanged.iter() {

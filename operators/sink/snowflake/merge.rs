@@ -11,15 +11,18 @@
 //! # Guarantees
 //! Whole transactions only. The outcome is the same however the log is cut into merges. Every statement
 //! reads the landing table only while the progress row says `from`: a merge that was made already, here or by
-//! another process, changes nothing.
+//! another process, changes nothing. A value that PostgreSQL did not send and that no row holds fails the
+//! merge, which then changes nothing; what a snapshot in the same merge replaces is not asked for.
 
-use super::fold::{folding, plain};
+use super::fold::{folding, plain, same_key};
 use super::ledger::{Ledger, just_before};
 use super::names::{TableName, quote};
 use super::progress::{ProgressKey, lsn_text};
 use super::sql::literal;
 use crate::contract::Token;
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A table to merge.
 #[derive(Clone, Debug)]
@@ -40,6 +43,10 @@ pub(super) struct MergeTable {
     pub(super) values: Vec<String>,
     /// Whether deleted rows stay, marked.
     pub(super) soft: bool,
+    /// Merges one key alone: that of the row with this token.
+    pub(super) only: Option<Token>,
+    /// Whether the table has dead letters: a value that is not known may then be one of theirs.
+    pub(super) letters: Arc<AtomicBool>,
 }
 
 impl MergeTable {
@@ -55,8 +62,12 @@ impl MergeTable {
 
     /// The landing rows of a segment: after `low` up to `high`, under the guard.
     pub(super) fn rows(&self, (low, high): (Token, Token), from: Token) -> String {
+        let only = self.only.map_or_else(String::new, |token| {
+            let key = same_key(self, "k", |c| format!("l.{c}"), "l.\"_ETL_EXACT\"");
+            format!(" AND EXISTS (SELECT 1 FROM {} AS k WHERE k.\"_SEQ\" = {} AND {key})", self.landing.sql(), literal(&token.to_string()))
+        });
         format!(
-            "\"_SEQ\" > {} AND \"_SEQ\" <= {} AND \"_OP\" <> 't' AND {}",
+            "\"_SEQ\" > {} AND \"_SEQ\" <= {} AND \"_OP\" <> 't' AND {}{only}",
             literal(&low.to_string()),
             literal(&high.to_string()),
             self.guard(from)
@@ -94,6 +105,8 @@ pub(super) struct Range {
 /// The statements between `BEGIN` and `COMMIT`; the last one moves the fence and touches one row.
 pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> Vec<String> {
     let Range { from, fence, snapshot, delete_landed } = range;
+    // Until they are replayed, what only a dead letter says is null.
+    let strict = !table.letters.load(Ordering::Acquire);
     // A snapshot's rows replace all that was there: it begins like a truncate, just before its first row.
     let begins = snapshot.map(|lsn| just_before(Token::new(lsn, 0))).filter(|at| *at >= from && *at < fence);
     let mut clears = ledger.truncates(from, fence);
@@ -105,9 +118,9 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
         for at in clears {
             if begins == Some(at) {
                 // Rows that the snapshot has again must not be marked for a moment and lose their values.
-                segments(table, ledger, (low, at), from, &mut all);
+                segments(table, ledger, (low, at), (from, false), &mut all);
             } else {
-                segments(table, ledger, (low, just_before(at)), from, &mut all);
+                segments(table, ledger, (low, just_before(at)), (from, strict), &mut all);
                 all.push(table.clear(at, from));
             }
             low = at;
@@ -116,7 +129,7 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
         all.push(table.clear(*last, from));
         low = *last;
     }
-    segments(table, ledger, (low, fence), from, &mut all);
+    segments(table, ledger, (low, fence), (from, strict), &mut all);
     if table.soft
         && let Some((at, lsn)) = begins.zip(snapshot)
     {
@@ -141,8 +154,9 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
     all
 }
 
-/// Merges `(low, high]` by one statement, or by more where moves are chained.
-fn segments(table: &MergeTable, ledger: &Ledger, (mut low, high): (Token, Token), from: Token, all: &mut Vec<String>) {
+/// Merges `(low, high]` by one statement, or by more where moves are chained. `how`: where the merge starts, and
+/// whether a value that is not known fails it.
+fn segments(table: &MergeTable, ledger: &Ledger, (mut low, high): (Token, Token), how: (Token, bool), all: &mut Vec<String>) {
     let mut arrived: HashSet<u64> = HashSet::new();
     // Hashes of what an earlier process saw are not known: after such a move every move may be chained.
     let mut blind = false;
@@ -150,17 +164,17 @@ fn segments(table: &MergeTable, ledger: &Ledger, (mut low, high): (Token, Token)
         let chained = blind || arrived.contains(&moved.from) || (!moved.hashed && !arrived.is_empty());
         if chained {
             let cut = just_before(moved.delete);
-            segment(table, ledger, (low, cut), from, all);
+            segment(table, ledger, (low, cut), how, all);
             low = cut;
             arrived.clear();
         }
         arrived.insert(moved.to);
         blind = !moved.hashed;
     }
-    segment(table, ledger, (low, high), from, all);
+    segment(table, ledger, (low, high), how, all);
 }
 
-fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), from: Token, all: &mut Vec<String>) {
+fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), (from, strict): (Token, bool), all: &mut Vec<String>) {
     if bounds.0 >= bounds.1 {
         return;
     }
@@ -170,7 +184,7 @@ fn segment(table: &MergeTable, ledger: &Ledger, bounds: (Token, Token), from: To
     }
     // A soft delete keeps every value of the row, so every column is looked for there.
     let folded: Vec<&String> = table.values.iter().filter(|name| table.soft || unchanged.contains(name)).collect();
-    all.push(folding(table, &folded, bounds, from));
+    all.push(folding(table, &folded, bounds, from, strict));
 }
 
 /// Deletes what an unfinished snapshot at `old` left, and begins the one at `new`. All that landed from `old` on
@@ -199,7 +213,18 @@ mod tests {
         let name = |table: &str| TableName { database: "D".into(), schema: "S".into(), table: table.into() };
         let row = ProgressKey { pipeline: "p".into(), source: "s".into(), schema: "public".into(), table: "t".into() };
         let (key, values) = (vec!["ID".into()], vec!["A".into(), "n".into()]);
-        MergeTable { target: name("T"), landing: name("T__CHANGES"), progress: name("P"), row, key, beyond: Vec::new(), values, soft }
+        MergeTable {
+            target: name("T"),
+            landing: name("T__CHANGES"),
+            progress: name("P"),
+            row,
+            key,
+            beyond: Vec::new(),
+            values,
+            soft,
+            only: None,
+            letters: Arc::default(),
+        }
     }
 
     fn t(ordinal: u64) -> Token {

@@ -7,6 +7,7 @@ use super::merge::{MergeTable, Range, statements};
 use super::names::TableName;
 use super::sql::literal;
 use crate::contract::{CodedError, Token};
+use crate::failpoint;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,10 @@ pub(super) async fn merge(
     sweep: Option<Duration>,
 ) -> Result<Merged, CodedError> {
     let _permit = shared.merges.acquire().await;
-    let doing = format!("merging into {}", table.target.sql());
+    let doing = format!("merging table \"{}.{}\" into {} up to {}", table.row.schema, table.row.table, table.target.sql(), range.fence);
+    failpoint::reach("snowflake.merge");
     let handles = shared.sql.transaction(&doing, statements).await?;
+    failpoint::reach("snowflake.merged");
     // The statement before COMMIT moved the fence; its count says whether this merge was the one.
     let moved = match handles.len().checked_sub(2).and_then(|at| handles.get(at)) {
         Some(handle) => {

@@ -13,7 +13,9 @@ pub(super) struct Meter {
     rows: Counter,
     bytes: Counter,
     rejected: Counter,
+    sink: String,
     exact: Counter,
+    ignored: Counter,
     retries: Counter,
     status: OnceLock<Arc<SinkStatus>>,
 }
@@ -29,8 +31,10 @@ impl Meter {
             refused: requests("refused"),
             rows: one("etl_stream_sink_committed_rows_total"),
             bytes: one("etl_stream_sink_sent_bytes_total"),
+            sink: sink.to_owned(),
             rejected: one("etl_stream_sink_rejected_rows_total"),
             exact: one("etl_stream_sink_exact_values_total"),
+            ignored: one("etl_stream_sink_ignored_columns_total"),
             retries: one("etl_stream_sink_retries_total"),
             status: OnceLock::new(),
         }
@@ -87,6 +91,21 @@ impl Meter {
         self.rejected.increment(rows);
         self.status(|s| {
             s.rejected_rows.fetch_add(rows, Ordering::Relaxed);
+        });
+    }
+
+    /// Columns are left out: they are new, and new columns are ignored.
+    pub(super) fn ignored(&self, columns: u64) {
+        self.ignored.increment(columns);
+    }
+
+    /// Rows of a table went to the dead letter.
+    pub(super) fn dead_letters(&self, table: &str, code: &str, rows: u64) {
+        let labels = [("sink", self.sink.clone()), ("table", table.to_owned()), ("code", code.to_owned())];
+        counter!("etl_stream_dead_letter_rows_total", &labels).increment(rows);
+        self.rejected(rows);
+        self.status(|s| {
+            s.dead_letter_rows.fetch_add(rows, Ordering::Relaxed);
         });
     }
 

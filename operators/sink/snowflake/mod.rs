@@ -12,12 +12,17 @@
 //! - An acknowledgement means committed to the landing table. The target follows by merges of whole
 //!   transactions; the last is made before the writer returns.
 //! - Rows of a key keep their order; tables are written and merged in parallel.
-//! - Rejected rows stop the pipeline. Names and schemas are checked before anything is written.
+//! - A row that Snowflake does not take goes to the dead letter, once, before it counts as durable (`account`);
+//!   with `dead_letter: stop` it stops the pipeline. Under `merge` its key's earlier version stays in the target, and
+//!   later rows of the key go on. `replay` sends dead letters again, each at its own place in its key's order.
+//! - Names and schemas are checked before anything is written.
 
+mod account;
 mod channel;
 mod classify;
 mod context;
 mod ddl;
+mod dead_letter;
 mod errors;
 mod evolve;
 mod fold;
@@ -27,6 +32,9 @@ mod http;
 mod jwt;
 mod key;
 mod ledger;
+mod letter;
+mod letter_folder;
+mod letter_table;
 mod merge;
 mod merger;
 mod meter;
@@ -36,9 +44,12 @@ mod narrow;
 mod opening;
 mod plan;
 mod progress;
+mod refusal;
+mod replay;
 mod requests;
 mod sending;
 mod settings;
+mod shape;
 mod shard;
 mod sink;
 mod sql;
@@ -50,7 +61,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{Deletes, MergeSettings, SchemaChanges, SnowflakeConfig, WriteMode};
+pub use settings::{DeadLetter, Deletes, MergeSettings, SchemaChanges, SnowflakeConfig, WriteMode};
 
 /// A JWT for a user, from the PEM text of an unencrypted key: for tests that ask the SQL API themselves.
 ///

@@ -5,9 +5,10 @@
 //!
 //! # Guarantees
 //! Two tables, or two columns of a table, that would get one name are refused before anything is written,
-//! as are columns that would be taken for this sink's own.
+//! as are columns that would be taken for this sink's own, and a target that would be a landing table.
 
 use super::errors::SF_NAMES;
+use super::plan::Places;
 use crate::contract::{CodedError, TableSchema};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,10 +100,20 @@ impl Naming {
         TableName { database: self.database.clone(), schema: self.landing_schema.clone(), table: format!("{}{LANDING}", target.table) }
     }
 
+    /// A table beside the landing tables, by its name as the user writes it.
+    pub(super) fn beside_landing(&self, name: &str) -> TableName {
+        TableName { database: self.database.clone(), schema: self.landing_schema.clone(), table: fold(name) }
+    }
+
     /// The bookkeeping table.
     pub(super) fn progress(&self) -> TableName {
         TableName { database: self.database.clone(), schema: self.landing_schema.clone(), table: "_ETL_STREAM_PROGRESS".into() }
     }
+}
+
+/// The target's name of a landing table's.
+pub(super) fn unlanded(table: &str) -> Option<&str> {
+    table.strip_suffix(LANDING)
 }
 
 /// A channel's name: `<pipeline>.<source>.<table>.<shard>`.
@@ -144,7 +155,7 @@ pub(super) fn columns(table: &TableSchema) -> Result<Vec<String>, CodedError> {
 /// A source's table, as its owner in the registry.
 pub(super) type Owner = (Arc<str>, Arc<str>, Arc<str>);
 
-/// Which table owns which target, for the whole sink.
+/// Which table owns which target and which landing table, for the whole sink.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     owners: Mutex<HashMap<TableName, Owner>>,
@@ -156,12 +167,12 @@ pub(super) fn taken(target: &TableName, table: &TableSchema, by: (&str, &str, &s
     let advice = match (source == &*table.source, schema == &*table.schema) {
         (true, false) => "set `table: \"{schema}_{table}\"`",
         (false, _) => "set `table: \"{source}_{table}\"`, or give each source a sink with a schema of its own",
-        (true, true) => "rename one of the tables with a `rename` operator",
+        (true, true) => "rename one of the tables with a `rename` operator, or set `landing_schema`",
     };
     CodedError::definite(
         SF_NAMES,
         format!(
-            "table \"{}\" of source \"{}\" was not created: its target {} is that of table \"{schema}.{name}\" of source \"{source}\"",
+            "table \"{}\" of source \"{}\" was not created: its place {} is that of table \"{schema}.{name}\" of source \"{source}\"",
             table.full_name(),
             table.source,
             target.sql()
@@ -171,24 +182,32 @@ pub(super) fn taken(target: &TableName, table: &TableSchema, by: (&str, &str, &s
 }
 
 impl Targets {
-    /// Takes a target for a table, once and for all.
+    /// Takes a table's places, once and for all: its landing table and, where it has one, its target.
     ///
     /// # Errors
-    /// `SF0005` when another table has it, or its name is too long.
-    pub(super) fn claim(&self, target: &TableName, table: &TableSchema) -> Result<(), CodedError> {
-        if target.table.chars().count() + LANDING.len() > LONGEST {
-            let message = format!("table \"{}\" was not created: its name in Snowflake is longer than it may be", table.full_name());
-            return Err(CodedError::definite(SF_NAMES, message).hint("shorten it with the setting `table` or a `rename` operator"));
+    /// `SF0005` when another table or the bookkeeping has one of them, or a name is too long.
+    pub(super) fn claim(&self, naming: &Naming, places: &Places, merge: bool, table: &TableSchema) -> Result<(), CodedError> {
+        let refused = |message: String| CodedError::definite(SF_NAMES, message).hint("set `table`, or rename it with a `rename` operator");
+        if places.landing.table.chars().count() > LONGEST {
+            return Err(refused(format!(
+                "table \"{}\" was not created: its name in Snowflake is longer than it may be",
+                table.full_name()
+            )));
         }
         let owner = (Arc::clone(&table.source), Arc::clone(&table.schema), Arc::clone(&table.name));
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        match owners.get(target) {
-            Some(other) if *other != owner => Err(taken(target, table, (&other.0, &other.1, &other.2))),
-            _ => {
-                owners.insert(target.clone(), owner);
-                Ok(())
+        let mine: Vec<&TableName> = [&places.landing].into_iter().chain(merge.then_some(&places.target)).collect();
+        for place in &mine {
+            if **place == naming.progress() {
+                let message = format!("table \"{}\" was not created: {} is this sink's bookkeeping", table.full_name(), place.sql());
+                return Err(refused(message));
+            }
+            if let Some(other) = owners.get(place).filter(|other| **other != owner) {
+                return Err(taken(place, table, (&other.0, &other.1, &other.2)));
             }
         }
+        owners.extend(mine.into_iter().map(|place| (place.clone(), owner.clone())));
+        Ok(())
     }
 }
 
@@ -242,7 +261,8 @@ mod tests {
         let naming = Naming { database: "D".into(), schema: "S".into(), landing_schema: "S".into(), template: "{table}".into() };
         let claim = |schema_name: &str, name: &str| {
             let table = schema("pg", schema_name, name, &[("id", ColumnType::Int4)], 1);
-            targets.claim(&naming.target("pg", schema_name, name), &table).map_err(|e| e.hint.unwrap_or_default())
+            let places = Places::of(&naming, "pg", schema_name, name);
+            targets.claim(&naming, &places, true, &table).map_err(|e| e.hint.unwrap_or_default())
         };
         assert_eq!(claim("public", "orders"), Ok(()));
         assert_eq!(claim("public", "orders"), Ok(()));
@@ -250,6 +270,15 @@ mod tests {
         assert!(claim("other", "orders").unwrap_err().contains("{schema}_{table}"));
         assert!(claim("public", "ORDERS").unwrap_err().contains("rename"));
         assert!(claim("public", &"x".repeat(250)).is_err());
+        assert!(claim("public", "orders__changes").unwrap_err().contains("landing_schema"));
+        assert_eq!(claim("public", "lines__changes"), Ok(()));
+        assert!(claim("public", "lines").is_err());
+        assert!(claim("public", "_etl_stream_progress").is_err());
+        let apart = Naming { landing_schema: "L".into(), ..naming.clone() };
+        let lines = schema("pg", "public", "items__changes", &[("id", ColumnType::Int4)], 1);
+        assert!(targets.claim(&apart, &Places::of(&apart, "pg", "public", "items__changes"), true, &lines).is_ok());
+        let items = schema("pg", "public", "items", &[("id", ColumnType::Int4)], 1);
+        assert!(targets.claim(&apart, &Places::of(&apart, "pg", "public", "items"), true, &items).is_ok());
         for (names, why) in [
             (["a", "b"], None),
             (["id", "ID"], Some("both be called")),

@@ -6,7 +6,7 @@ use super::channel::Channel;
 use super::context::Shared;
 use super::ddl::{Columns, existing};
 use super::errors::{SF_BEHIND, SF_REJECTED, SF_SCHEMA};
-use super::evolve;
+use super::evolve::{self, Wanted};
 use super::ledger::Ledger;
 use super::merge::{MergeTable, restart_snapshot};
 use super::merger::load;
@@ -14,11 +14,27 @@ use super::names::{self, channel};
 use super::plan::{Places, TablePlan};
 use super::progress::{Progress, ProgressKey, lsn_text};
 use super::settings::SchemaChanges;
+use super::shape::Shape;
 use super::sql::literal;
 use super::streaming::Pipe;
 use super::types::SfType;
 use crate::contract::{CodedError, Lsn, TableSchema, Token};
+use crate::failpoint;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A schema that comes into force.
+#[derive(Clone, Copy)]
+pub(super) struct Coming<'a> {
+    /// The schema.
+    pub(super) schema: &'a Arc<TableSchema>,
+    /// The first row that it is for.
+    pub(super) at: Token,
+    /// Whether all rows are about to be replaced, by a snapshot.
+    pub(super) replaced: bool,
+    /// Whether rows from before it have landed and cannot be merged yet.
+    pub(super) landed: bool,
+}
 
 /// A table that rows can be written to.
 pub(super) struct Opened {
@@ -30,7 +46,12 @@ pub(super) struct Opened {
     pub(super) progress: Progress,
     /// Rejected rows over all channels, as of their opening.
     pub(super) rejected: u64,
+    /// Whether an earlier process ended before it knew which those are (see `account`).
+    pub(super) recovering: bool,
 }
+
+/// What to do about rows whose values are not known.
+const RESYNC: &str = "run `etl-stream resync` for the table, which copies it anew";
 
 /// The source's columns that both tables have, sorted.
 fn shared_columns(landing: &Columns, target: &Columns) -> Vec<String> {
@@ -38,6 +59,11 @@ fn shared_columns(landing: &Columns, target: &Columns) -> Vec<String> {
     let mut columns: Vec<String> = target.keys().filter(|name| !own(name) && landing.contains_key(*name)).cloned().collect();
     columns.sort_unstable();
     columns
+}
+
+/// Those of the key's columns whose value may stand in `_ETL_EXACT`, as far as the target's types tell.
+fn beyond(progress: &Progress, target: &Columns) -> Vec<String> {
+    progress.key.iter().filter(|k| target.get(*k).is_some_and(SfType::may_be_exact)).cloned().collect()
 }
 
 /// Where a table is and whose it is.
@@ -49,6 +75,8 @@ pub(super) struct Identity {
     pub(super) row: ProgressKey,
     /// Its tables.
     pub(super) places: Places,
+    /// Whether the table has dead letters.
+    pub(super) letters: Arc<AtomicBool>,
 }
 
 impl Identity {
@@ -56,11 +84,19 @@ impl Identity {
     pub(super) fn new(shared: Arc<Shared>, pipeline: &str, source: &str, schema: &str, table: &str) -> Self {
         let places = Places::of(&shared.naming, source, schema, table);
         let row = ProgressKey { pipeline: pipeline.into(), source: source.into(), schema: schema.into(), table: table.into() };
-        Self { shared, row, places }
+        Self { shared, row, places, letters: Arc::default() }
     }
 
     fn full_name(&self) -> String {
         format!("{}.{}", self.row.schema, self.row.table)
+    }
+
+    /// Notes whether an earlier process left dead letters of the table.
+    pub(super) async fn note_letters(&self) -> Result<(), CodedError> {
+        let all = (Token::ZERO, Token::end_of(u64::MAX));
+        let known = self.shared.dead_letters.known(&self.shared, &self.row, all, 0).await?;
+        self.letters.fetch_or(!known.is_empty(), Ordering::AcqRel);
+        Ok(())
     }
 
     /// What merges the table, given its columns' stored names.
@@ -74,6 +110,8 @@ impl Identity {
             key,
             beyond,
             soft: self.shared.options.soft,
+            only: None,
+            letters: Arc::clone(&self.letters),
         }
     }
 
@@ -82,8 +120,7 @@ impl Identity {
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
         let columns = shared_columns(&landing, &target);
         let known = !progress.key.is_empty() && progress.key.iter().all(|k| columns.contains(k));
-        let beyond = progress.key.iter().filter(|k| target.get(*k).is_some_and(SfType::may_be_exact)).cloned().collect();
-        Ok(known.then(|| self.merge_table(progress.key.clone(), beyond, columns)))
+        Ok(known.then(|| self.merge_table(progress.key.clone(), beyond(progress, &target), columns)))
     }
 
     /// Opens its channels.
@@ -97,37 +134,99 @@ impl Identity {
         futures::future::try_join_all(open).await
     }
 
+    /// Whether a schema changes what the tables were made for, so that all before it is merged first.
+    pub(super) fn changes(&self, progress: &Progress, coming: Coming<'_>) -> Result<bool, CodedError> {
+        let Some(shape) = progress.shape.as_ref().filter(|shape| coming.at >= shape.since()) else { return Ok(false) };
+        let plan = TablePlan::new(coming.schema, self.shared.options.merge, self.shared.options.strict, None)?;
+        let next = Shape::next(Some(shape), coming.schema, &plan.names, coming.at);
+        Ok(!shape.is_of(&next) || progress.key != plan.key_names())
+    }
+
     /// Makes the tables what a schema needs. Says what merges them from here on, and whether they were changed.
-    async fn fit(&self, schema: &Arc<TableSchema>) -> Result<(TablePlan, MergeTable, bool), CodedError> {
+    async fn fit(&self, coming: Coming<'_>, progress: &mut Progress) -> Result<(TablePlan, MergeTable, bool), CodedError> {
+        let Coming { schema, at, replaced, landed } = coming;
         let options = &self.shared.options;
         let mut plan = TablePlan::new(schema, options.merge, options.strict, None)?;
         let (landing, target) = existing(&self.shared.sql, &self.places).await?;
         let there = !landing.is_empty();
+        let known: Vec<String> = landing.keys().cloned().collect();
+        if there && progress.shape.as_ref().is_some_and(|shape| at < shape.since()) {
+            // Rows from before the last change come again: all of them are committed, and nothing is left to do.
+            plan = TablePlan::new(schema, options.merge, options.strict, Some(&known))?;
+            let merge = self.merge_table(progress.key.clone(), beyond(progress, &target), shared_columns(&landing, &target));
+            return Ok((plan, merge, false));
+        }
         if there && options.schema_changes == SchemaChanges::Ignore {
-            let known: Vec<String> = landing.keys().cloned().collect();
             plan = TablePlan::new(schema, options.merge, options.strict, Some(&known))?;
             if let Some(lost) = plan.key_names().iter().find(|k| !known.contains(k)) {
                 return Err(
                     self.changed(&format!("column \"{lost}\" of its key is new, and `schema_changes: ignore` leaves new columns out"))
                 );
             }
+            let left_out: Vec<&String> = plan.names.iter().filter(|name| !known.contains(name)).collect();
+            if !left_out.is_empty() {
+                tracing::warn!(table = self.full_name(), columns = ?left_out, "new columns are left out: `schema_changes: ignore` is set");
+                self.shared.http.meter.ignored(left_out.len() as u64);
+            }
         }
-        let statements = evolve::statements(&plan, &self.places, (&landing, &target), options.merge, options.soft)?;
-        let alters = statements.iter().any(|s| s.starts_with("ALTER"));
-        if alters && options.schema_changes == SchemaChanges::Refuse {
+        let written: Vec<String> = plan.columns.iter().map(|c| c.name.clone()).collect();
+        let shape = progress.shape.as_ref().filter(|_| there);
+        let next = Shape::next(shape, schema, &written, at);
+        let differs = shape.is_some_and(|shape| !shape.is_of(&next));
+        if differs && options.schema_changes == SchemaChanges::Refuse {
             return Err(self.changed("`schema_changes: refuse` is set"));
         }
-        if !statements.is_empty() {
-            tracing::info!(table = self.full_name(), statements = statements.len(), "tables in Snowflake are made or changed");
-            self.shared.sql.run_all(&format!("making the tables of \"{}\"", self.full_name()), &statements).await?;
+        if options.merge
+            && !replaced
+            && let Some(why) = shape.and_then(|shape| shape.unknown(schema, &written))
+        {
+            return Err(evolve::refused(&plan, &format!("{why}, so that the rows that are there would be wrong"), RESYNC));
         }
-        // A column that the source dropped is merged as well: rows that have it may not be merged yet.
-        let mut columns: Vec<String> = plan.columns.iter().map(|c| c.name.clone()).collect();
+        let wanted = Wanted { plan: &plan, places: &self.places, shape, replaced, merge: options.merge, soft: options.soft };
+        let work = evolve::work(wanted, (&landing, &target))?;
+        if landed && (work.fills() || progress.key != plan.key_names()) {
+            let message = format!("table \"{}\" was altered while the copy of its rows was not complete", self.full_name());
+            return Err(CodedError::transient(SF_SCHEMA, message).hint("start the pipeline again: the copy starts anew"));
+        }
+        if options.schema_changes == SchemaChanges::Refuse && work.tables.iter().any(|s| s.starts_with("ALTER")) {
+            return Err(self.changed("`schema_changes: refuse` is set"));
+        }
+        if !work.tables.is_empty() {
+            tracing::info!(table = self.full_name(), statements = work.tables.len(), "tables in Snowflake are made or changed");
+            self.shared.sql.run_all(&format!("making the tables of \"{}\"", self.full_name()), &work.tables).await?;
+        }
+        // A column that the source dropped is merged as well: later rows do not have it.
+        let mut columns = written;
         let mut dropped = shared_columns(&landing, &target);
         dropped.retain(|name| !columns.contains(name));
         columns.extend(dropped);
-        let merge = self.merge_table(plan.key_names(), plan.beyond_names(), columns);
-        Ok((plan, merge, !statements.is_empty()))
+        let key = plan.key_names();
+        if progress.shape.as_ref() != Some(&next)
+            && (differs || shape.is_none() || progress.shape.as_ref().is_some_and(|s| s.file() != next.file()))
+            || progress.key != key
+        {
+            self.note_shape(&next, &key, work.values).await?;
+            progress.shape = Some(next);
+            progress.key.clone_from(&key);
+        }
+        let merge = self.merge_table(key, plan.beyond_names(), columns);
+        Ok((plan, merge, !work.tables.is_empty()))
+    }
+
+    /// Notes what the tables are made for now, and sets values of existing rows in the same transaction, once.
+    async fn note_shape(&self, shape: &Shape, key: &[String], values: Option<String>) -> Result<(), CodedError> {
+        let name = self.shared.naming.progress();
+        let text = literal(&serde_json::to_string(shape).unwrap_or_default());
+        let key = literal(&serde_json::Value::from(key.to_vec()).to_string());
+        let noted = [("SHAPE", text.clone()), ("KEY_COLUMNS", key)];
+        let Some(values) = values else { return self.set(&noted).await };
+        let once = format!("NOT EXISTS (SELECT 1 FROM {} WHERE {} AND \"SHAPE\" = {text})", name.sql(), self.row.condition());
+        let statements = vec![format!("{values} WHERE {once}"), self.shared.progress(&name).update(&self.row, &noted)];
+        self.shared
+            .sql
+            .transaction(&format!("setting values of changed columns of table \"{}\"", self.full_name()), statements)
+            .await
+            .map(|_| ())
     }
 
     fn changed(&self, why: &str) -> CodedError {
@@ -135,43 +234,59 @@ impl Identity {
             .hint("set `schema_changes: evolve`, or change the tables in Snowflake yourself")
     }
 
+    /// Takes the table's place and reads how far it is, before its first delivery is written.
+    pub(super) async fn begin(&self, schema: &Arc<TableSchema>) -> Result<Progress, CodedError> {
+        let options = &self.shared.options;
+        // All that can be refused is, before anything is made.
+        let plan = TablePlan::new(schema, options.merge, options.strict, None)?;
+        self.shared.targets.claim(&self.shared.naming, &self.places, options.merge, schema)?;
+        let name = self.shared.naming.progress();
+        self.shared.progress(&name).open(&self.row, schema, &self.places, &plan.key_names(), options.channels, options.merge).await
+    }
+
     /// Opens the table for its first delivery. What an earlier process left is noted in `ledger`, unless it
     /// was before.
     pub(super) async fn open(
         &self,
-        schema: &Arc<TableSchema>,
+        coming: Coming<'_>,
+        mut progress: Progress,
         ledger: &mut Ledger,
         noted: bool,
     ) -> Result<(Opened, Vec<Channel>), CodedError> {
-        let options = &self.shared.options;
-        // All that can be refused is, before anything is made.
-        let plan = TablePlan::new(schema, options.merge, options.strict, None)?;
-        self.shared.targets.claim(&self.places.target, schema)?;
-        let name = self.shared.naming.progress();
-        let progress = self.shared.progress(&name).open(&self.row, schema, &self.places, &plan.key_names(), options.channels).await?;
-        let (plan, merge, _) = self.fit(schema).await?;
+        let (plan, merge, _) = self.fit(coming, &mut progress).await?;
         let channels = self.channels(progress.channels).await?;
-        if options.merge && !noted {
+        self.note_letters().await?;
+        if self.shared.options.merge && !noted {
             load(&self.shared, &self.places.landing, progress.fence, ledger).await?;
         }
-        let rejected = channels.iter().map(|c| c.rejected).sum();
-        Ok((Opened { plan: Arc::new(plan), merge, progress, rejected }, channels))
+        let rejected: u64 = channels.iter().map(|c| c.rejected).sum();
+        if rejected < progress.rejected {
+            // The channels are new: the landing table was made again.
+            self.set(&[("REJECTED", rejected.to_string())]).await?;
+            progress.rejected = rejected;
+        }
+        let recovering = rejected > progress.rejected && !self.shared.dead_letters.stop();
+        for channel in &channels {
+            let position = channel.position();
+            // Nothing after the fence need have been acknowledged, so all of that is looked at.
+            let committed = if recovering { position.sent().min(progress.fence) } else { position.sent() };
+            position.settle(committed, (!recovering).then_some(channel.rejected));
+        }
+        if recovering {
+            let (table, rows) = (self.full_name(), rejected - progress.rejected);
+            tracing::info!(table, rows, "an earlier process ended before it found rows that Snowflake rejected: looking for them");
+        }
+        Ok((Opened { plan: Arc::new(plan), merge, progress, rejected, recovering }, channels))
     }
 
     /// Follows a change of the table's schema.
-    pub(super) async fn evolve(&self, opened: &mut Opened, channels: &mut [Channel], schema: &Arc<TableSchema>) -> Result<(), CodedError> {
-        let (plan, merge, altered) = self.fit(schema).await?;
+    pub(super) async fn evolve(&self, opened: &mut Opened, channels: &mut [Channel], coming: Coming<'_>) -> Result<(), CodedError> {
+        let (plan, merge, altered) = self.fit(coming, &mut opened.progress).await?;
         if altered {
             // A channel goes on with the columns it was opened with.
             for channel in channels.iter_mut() {
                 channel.reopen().await?;
             }
-        }
-        let key = plan.key_names();
-        if key != opened.progress.key {
-            let names = serde_json::Value::from(key.clone()).to_string();
-            self.set(&[("KEY_COLUMNS", literal(&names))]).await?;
-            opened.progress.key = key;
         }
         opened.merge = merge;
         opened.plan = Arc::new(plan);
@@ -193,7 +308,7 @@ impl Identity {
         if progress.snapshot == Some(lsn) {
             return Ok(None);
         }
-        let committed = channels.iter().map(|c| c.position().committed()).max().unwrap_or_default();
+        let committed = channels.iter().map(|c| c.position().sent()).max().unwrap_or_default();
         if committed >= Token::new(lsn, 0) {
             let message = format!(
                 "the snapshot of table \"{}\" at {} lies before what is in {}: {}",
@@ -207,12 +322,18 @@ impl Identity {
             ));
         }
         let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done).into_iter().chain(replaces).min();
-        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", opened.rejected.to_string())];
-        let statements = restart_snapshot(&opened.merge, unfinished, lsn, &values);
+        // What was rejected before the snapshot is in it.
+        let rejected = opened.rejected.max(progress.rejected);
+        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", rejected.to_string())];
+        let mut statements = restart_snapshot(&opened.merge, unfinished, lsn, &values);
+        statements.extend(unfinished.and_then(|old| self.shared.dead_letters.forget_snapshot(&self.row, old)));
+        failpoint::reach("snowflake.snapshot");
         self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
+        failpoint::reach("snowflake.emptied");
         progress.snapshot = Some(lsn);
         progress.snapshot_done = false;
-        progress.rejected = opened.rejected;
+        progress.rejected = rejected;
+        opened.recovering = false;
         if progress.channels != options.channels {
             // Every row from here on has a token past all that the old channels have: keys may change channels.
             progress.channels = options.channels;
@@ -220,6 +341,9 @@ impl Identity {
             let rejected = channels.iter().map(|c| c.rejected).sum();
             self.set(&[("REJECTED", format!("{rejected}"))]).await?;
             (opened.rejected, opened.progress.rejected) = (rejected, rejected);
+        }
+        for channel in channels.iter() {
+            channel.position().settle(channel.position().sent(), Some(channel.rejected));
         }
         Ok(unfinished)
     }

@@ -33,7 +33,7 @@ pub(super) struct TablePlan {
     pub(super) rows: RowWriter,
     /// The stored names as JSON strings, for the metadata of a row.
     pub(super) json_names: Vec<Box<[u8]>>,
-    /// Whether a value that its column cannot hold stops the pipeline.
+    /// Whether a row with a value that its column cannot hold is refused.
     pub(super) strict: bool,
 }
 
@@ -44,11 +44,14 @@ impl TablePlan {
     /// `SF0005` for names, `SF0006` when a key is needed and there is none.
     pub(super) fn new(schema: &Arc<TableSchema>, merge: bool, strict: bool, known: Option<&[String]>) -> Result<Self, CodedError> {
         let names = names::columns(schema)?;
-        let key = schema.key();
+        // In the order of the columns, whatever order the key's index has: a table whose key is said in another
+        // order, by a catalog that has moved on, stays in its channels.
+        let mut key = schema.key();
+        key.sort_unstable();
         if merge && key.is_empty() {
             let message = format!("table \"{}\" of source \"{}\" has no key to merge by", schema.full_name(), schema.source);
             return Err(CodedError::definite(SF_NO_KEY, message).hint(
-                "give it a primary key, or set REPLICA IDENTITY FULL and name the columns under `keys:` of the source, or write it with `write_mode: append`",
+                "give it a primary key that is not deferrable, or set REPLICA IDENTITY FULL and name the columns under `keys:` of the source, or write it with `write_mode: append`",
             ));
         }
         let kept: Vec<usize> = (0..names.len()).filter(|at| known.is_none_or(|known| known.contains(&names[*at]))).collect();
@@ -110,5 +113,11 @@ impl Places {
         let target = naming.target(source, schema, table);
         let landing = naming.landing(&target);
         Self { target, landing }
+    }
+
+    /// The target whose changes would land where this table's target is.
+    pub(super) fn lands_at(&self) -> Option<TableName> {
+        let table = names::unlanded(&self.target.table).filter(|_| self.landing.schema == self.target.schema)?;
+        Some(TableName { table: table.to_owned(), ..self.target.clone() })
     }
 }

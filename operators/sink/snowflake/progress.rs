@@ -2,10 +2,12 @@
 //!
 //! `FENCE` is the last token merged; it is changed in the transaction of the merge. `SNAPSHOT_LSN` and
 //! `SNAPSHOT_DONE` tell a finished snapshot from one to be removed. `CHANNELS` is the number of channels the
-//! table's rows are spread over; `REJECTED` is how many rejected rows the user has been told of.
+//! table's rows are spread over; `REJECTED` is how many rejected rows the user has been told of. `SHAPE` is
+//! what the tables were last made for.
 
 use super::names::{TableName, taken};
 use super::plan::Places;
+use super::shape::Shape;
 use super::sql::{Sql, literal};
 use crate::contract::{CodedError, TableSchema, Token};
 
@@ -50,10 +52,12 @@ pub(super) struct Progress {
     pub(super) channels: usize,
     /// Rejected rows that are known of.
     pub(super) rejected: u64,
+    /// What the tables were last made for.
+    pub(super) shape: Option<Shape>,
 }
 
 const COLUMNS: &str = "\"PIPELINE\", \"SOURCE\", \"TABLE_SCHEMA\", \"TABLE_NAME\", \"FENCE\", \"SNAPSHOT_LSN\", \"SNAPSHOT_DONE\", \
-                       \"KEY_COLUMNS\", \"CHANNELS\", \"REJECTED\"";
+                       \"KEY_COLUMNS\", \"CHANNELS\", \"REJECTED\", \"SHAPE\"";
 
 pub(super) fn read(row: &[Option<String>]) -> (ProgressKey, Progress) {
     let cell = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
@@ -66,6 +70,7 @@ pub(super) fn read(row: &[Option<String>]) -> (ProgressKey, Progress) {
         key: serde_json::from_str(cell(7)).unwrap_or_default(),
         channels: (number(8) as usize).max(1),
         rejected: number(9),
+        shape: serde_json::from_str(cell(10)).ok(),
     };
     (key, progress)
 }
@@ -87,7 +92,7 @@ impl ProgressTable<'_> {
     /// Reads a table's row, or makes it.
     ///
     /// # Errors
-    /// `SF0005` when the target is another table's.
+    /// `SF0005` when the target, or the landing table, is another table's.
     pub(super) async fn open(
         &self,
         key: &ProgressKey,
@@ -95,13 +100,22 @@ impl ProgressTable<'_> {
         places: &Places,
         key_columns: &[String],
         channels: usize,
+        merge: bool,
     ) -> Result<Progress, CodedError> {
         let doing = format!("reading the progress of table \"{}\"", table.full_name());
         let target = places.target.sql();
-        let query = format!("SELECT {COLUMNS} FROM {} WHERE \"TARGET\" = ?", self.name.sql());
-        let rows = self.sql.query(&doing, &query, &[&target]).await?;
+        // The tables that would meet this one: with the same target, and with a target where one of us lands.
+        let lands = places.landing.sql();
+        let landed = places.lands_at().map_or_else(|| target.clone(), |other| other.sql());
+        let query = format!("SELECT {COLUMNS}, \"TARGET\" FROM {} WHERE \"TARGET\" IN (?, ?, ?)", self.name.sql());
+        let rows = self.sql.query(&doing, &query, &[&target, &lands, &landed]).await?;
         let mut own = None;
-        for (other, progress) in rows.iter().map(|row| read(row)) {
+        for row in &rows {
+            let (other, progress) = read(row);
+            let same = row.last().and_then(Option::as_deref) == Some(&target);
+            if !same && (!merge || (&other.source, &other.schema, &other.table) == (&key.source, &key.schema, &key.table)) {
+                continue;
+            }
             if other == *key {
                 own = Some(progress);
             } else if (&other.source, &other.schema, &other.table) != (&key.source, &key.schema, &key.table) {
@@ -112,15 +126,11 @@ impl ProgressTable<'_> {
             }
         }
         let names = serde_json::Value::from(key_columns.to_vec()).to_string();
-        if let Some(mut progress) = own {
-            if progress.key != key_columns {
-                self.set(key, &[("KEY_COLUMNS", literal(&names))]).await?;
-                progress.key = key_columns.to_vec();
-            }
+        if let Some(progress) = own {
             return Ok(progress);
         }
         let insert = format!(
-            "INSERT INTO {name} ({COLUMNS}, \"TARGET\", \"UPDATED_AT\") SELECT {}, {}, {}, {}, {}, NULL, FALSE, {}, {channels}, 0, {}, CURRENT_TIMESTAMP() \
+            "INSERT INTO {name} ({COLUMNS}, \"TARGET\", \"UPDATED_AT\") SELECT {}, {}, {}, {}, {}, NULL, FALSE, {}, {channels}, 0, NULL, {}, CURRENT_TIMESTAMP() \
              WHERE NOT EXISTS (SELECT 1 FROM {name} WHERE {})",
             literal(&key.pipeline),
             literal(&key.source),
@@ -133,7 +143,15 @@ impl ProgressTable<'_> {
             name = self.name.sql(),
         );
         self.sql.run_all(&doing, &[insert]).await?;
-        Ok(Progress { fence: Token::ZERO, snapshot: None, snapshot_done: false, key: key_columns.to_vec(), channels, rejected: 0 })
+        Ok(Progress {
+            fence: Token::ZERO,
+            snapshot: None,
+            snapshot_done: false,
+            key: key_columns.to_vec(),
+            channels,
+            rejected: 0,
+            shape: None,
+        })
     }
 
     /// Every row of a source.

@@ -10,11 +10,11 @@
 //! Hot path: no allocation per row or value; buffers are reused within a batch.
 
 use super::super::json::{write_string, write_timestamptz};
-use super::errors::{SF_ROW_SIZE, SF_STRICT};
+use super::errors::SF_ROW_SIZE;
 use super::narrow::narrow;
 use super::plan::TablePlan;
+use super::refusal::{Refused, too_large, unheld};
 use crate::contract::{CodedError, RowBatch, Token};
-use arrow::array::Array;
 use bytes::Bytes;
 use std::io::Write;
 
@@ -162,37 +162,61 @@ fn write_metadata(plan: &TablePlan, rows: &RowBatch, row: usize, any: bool, out:
     out.extend_from_slice(b"}\n");
 }
 
+/// One request of lines that are complete, if it may have that size.
+pub(super) fn frame(lines: &[u8], token: Token) -> Result<Option<Frame>, CodedError> {
+    let failed = |e: std::io::Error| CodedError::definite(SF_ROW_SIZE, "rows were not compressed").caused_by(e);
+    let body = Bytes::from(zstd::stream::encode_all(lines, LEVEL).map_err(failed)?);
+    let rows = memchr::memchr_iter(b'\n', lines).count();
+    Ok((body.len() <= LIMIT).then_some(Frame { body, first: token, last: token, rows }))
+}
+
+/// Rows of one channel, as they go out.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    /// The requests, in order.
+    pub(super) frames: Vec<Frame>,
+    /// Values that stand in `_ETL_EXACT` instead of their column.
+    pub(super) exact: u64,
+    /// Rows that no request has, in order: `SF0011` for one larger than a request may be, `SF0015` for a value that
+    /// its column cannot hold when the plan is strict.
+    pub(super) refused: Vec<Refused>,
+}
+
 /// Makes the requests for rows of one channel, in order.
 ///
 /// # Errors
-/// `SF0011` for a row larger than a request may be, `SF0015` for a value its column cannot hold when the
-/// plan is strict.
-pub(super) fn encode(plan: &TablePlan, rows: RowBatch) -> Result<(Vec<Frame>, u64), CodedError> {
+/// When rows cannot be compressed.
+pub(super) fn encode(plan: &TablePlan, rows: RowBatch) -> Result<Requests, CodedError> {
     encode_within(plan, rows, Limits::default())
 }
 
-fn encode_within(plan: &TablePlan, rows: RowBatch, limits: Limits) -> Result<(Vec<Frame>, u64), CodedError> {
+/// The exact line of every row, as a request has it, without its line break.
+pub(super) fn lines(plan: &TablePlan, rows: RowBatch) -> Vec<String> {
     let rows = narrow(plan.written(rows));
-    let exact = rows.exact.len() as u64;
-    if plan.strict
-        && let Some((row, column, _)) = rows.exact.iter().find(|(row, column, _)| rows.columns[*column].is_null(*row))
-    {
-        let message = format!(
-            "a value of column \"{}\" of table \"{}\" at {} cannot be held by type {}",
-            rows.table.columns[column].name,
-            plan.schema.full_name(),
-            rows.token(row),
-            plan.columns[column].ty
-        );
-        return Err(CodedError::definite(SF_STRICT, message)
-            .hint("without `strict: true` the column is NULL there and _ETL_EXACT has the value's exact text"));
-    }
+    let bound_rows = plan.rows.bind(&rows);
+    let line = |row| {
+        let mut text = vec![b'{'];
+        let any = bound_rows.write_columns(row, &mut text);
+        write_metadata(plan, &rows, row, any, &mut text);
+        text.pop();
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    (0..rows.len()).map(line).collect()
+}
+
+fn encode_within(plan: &TablePlan, rows: RowBatch, limits: Limits) -> Result<Requests, CodedError> {
+    let rows = narrow(plan.written(rows));
+    let mut refused = unheld(plan, &rows);
     let failed = |e: std::io::Error| CodedError::definite(SF_ROW_SIZE, "rows were not compressed").caused_by(e);
     let mut cutter = Cutter::new(limits);
     let bound_rows = plan.rows.bind(&rows);
     let mut text = Vec::with_capacity(limits.chunk * 2);
-    let mut from = 0;
+    let (mut held, mut first, mut last) = (0, Token::ZERO, Token::ZERO);
+    let mut skipped = refused.iter().map(|r| r.row).peekable();
     for row in 0..rows.len() {
+        if skipped.next_if_eq(&row).is_some() {
+            continue;
+        }
         let start = text.len();
         text.push(b'{');
         let any = bound_rows.write_columns(row, &mut text);
@@ -200,34 +224,47 @@ fn encode_within(plan: &TablePlan, rows: RowBatch, limits: Limits) -> Result<(Ve
         let large = text.len() - start >= limits.chunk;
         if large && start > 0 {
             // A large row goes alone, so that only its own size decides whether it fits.
-            let chunk = Chunk { text: &text[..start], rows: row - from, first: rows.token(from), last: rows.token(row - 1) };
-            cutter.add(&chunk).map_err(failed)?;
+            cutter.add(&Chunk { text: &text[..start], rows: held, first, last }).map_err(failed)?;
             text.drain(..start);
-            from = row;
+            held = 0;
         }
-        if text.len() >= limits.chunk || row + 1 == rows.len() {
-            let chunk = Chunk { text: &text, rows: row + 1 - from, first: rows.token(from), last: rows.token(row) };
-            cutter.add(&chunk).map_err(failed)?;
+        last = rows.token(row);
+        if held == 0 {
+            first = last;
+        }
+        held += 1;
+        if text.len() >= limits.chunk {
+            cutter.add(&Chunk { text: &text, rows: held, first, last }).map_err(failed)?;
             text.clear();
-            from = row + 1;
+            held = 0;
         }
+    }
+    drop(skipped);
+    if held > 0 {
+        cutter.add(&Chunk { text: &text, rows: held, first, last }).map_err(failed)?;
     }
     cutter.cut().map_err(failed)?;
-    if let Some(frame) = cutter.frames.iter().find(|f| f.body.len() > limits.compressed) {
-        let message = format!(
-            "a row of table \"{}\" at or before {} takes {} bytes compressed; a request to Snowpipe Streaming takes {}",
-            plan.schema.full_name(),
-            frame.last,
-            frame.body.len(),
-            limits.compressed
-        );
-        return Err(CodedError::definite(SF_ROW_SIZE, message).hint("leave the column with the large value out with a `project` operator"));
+    let mut exact = rows.exact.len();
+    if !refused.is_empty() {
+        exact = rows.exact.iter().filter(|(row, ..)| refused.binary_search_by_key(row, |r| r.row).is_err()).count();
     }
-    Ok((cutter.frames, exact))
+    let mut frames = cutter.frames;
+    if frames.iter().any(|f| f.body.len() > limits.compressed) {
+        frames.retain(|frame| {
+            let fits = frame.body.len() <= limits.compressed;
+            if !fits {
+                refused.push(too_large(plan, &rows, frame, limits.compressed));
+            }
+            fits
+        });
+        refused.sort_by_key(|r| r.row);
+    }
+    Ok(Requests { frames, exact: exact as u64, refused })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::errors::SF_STRICT;
     use super::super::tests::{batch_of, schema};
     use super::*;
     use crate::contract::{Cells, ColumnType};
@@ -253,7 +290,7 @@ mod tests {
         (TablePlan::new(&table, true, false, None).unwrap(), rows)
     }
 
-    fn lines(frames: &[Frame]) -> Vec<u8> {
+    fn plain(frames: &[Frame]) -> Vec<u8> {
         frames.iter().flat_map(|f| zstd::decode_all(&f.body[..]).unwrap()).collect()
     }
 
@@ -264,9 +301,13 @@ mod tests {
         rows.unchanged.push(1, 1, ());
         rows.exact = Cells::default();
         rows.exact.push(0, 0, "1'\"".into());
-        let (frames, exact) = encode(&plan, rows).unwrap();
-        assert_eq!((frames.len(), frames[0].rows, exact), (1, 2, 1));
-        let text = String::from_utf8(lines(&frames)).unwrap();
+        assert_eq!(
+            lines(&plan, rows.clone()).join("\n") + "\n",
+            String::from_utf8(plain(&encode(&plan, rows.clone()).unwrap().frames)).unwrap()
+        );
+        let Requests { frames, exact, refused } = encode(&plan, rows).unwrap();
+        assert_eq!((frames.len(), frames[0].rows, exact, refused.len()), (1, 2, 1, 0));
+        let text = String::from_utf8(plain(&frames)).unwrap();
         let expected = concat!(
             r#"{"ID":0,"A":"x\"y","_OP":"i","_SEQ":"0000000000000001/0000000000000000","_COMMIT_TS":"1970-01-01T00:00:00+00:00","#,
             r#""_UNCHANGED":null,"_ETL_EXACT":{"ID":"1'\""}}"#,
@@ -288,24 +329,48 @@ mod tests {
             ("one", vec!["c".into()]),
         ] {
             let (plan, rows) = plan_and_rows(&texts);
-            let (whole, _) = encode(&plan, rows.clone()).unwrap();
-            let (frames, _) = encode_within(&plan, rows.clone(), small).unwrap();
-            assert_eq!(lines(&whole), lines(&frames), "{what}");
+            let whole = encode(&plan, rows.clone()).unwrap().frames;
+            let frames = encode_within(&plan, rows.clone(), small).unwrap().frames;
+            assert_eq!(plain(&whole), plain(&frames), "{what}");
             assert_eq!(frames.iter().map(|f| f.rows).sum::<usize>(), rows.len(), "{what}");
             assert_eq!(frames.first().map(|f| f.first), rows.first_token(), "{what}");
             assert_eq!(frames.last().map(|f| f.last), rows.last_token(), "{what}");
             assert!(frames.windows(2).all(|two| two[0].last < two[1].first), "{what}");
             for frame in &frames {
                 assert!(frame.body.len() <= small.compressed, "{what}: {}", frame.body.len());
-                assert!(lines(std::slice::from_ref(frame)).len() <= small.plain.max(30_000), "{what}");
+                assert!(plain(std::slice::from_ref(frame)).len() <= small.plain.max(30_000), "{what}");
             }
             if what == "noise" {
                 assert!(frames.len() < 16, "requests are filled: {}", frames.len());
             }
         }
         let (plan, rows) = plan_and_rows(&["a".into(), noise(60_000, 1), "b".into()]);
-        assert_eq!(encode_within(&plan, rows, small).unwrap_err().code, SF_ROW_SIZE);
+        let requests = encode_within(&plan, rows, small).unwrap();
+        assert_eq!(requests.refused.iter().map(|r| (r.row, r.error.code)).collect::<Vec<_>>(), [(1, SF_ROW_SIZE)]);
+        let sent = String::from_utf8(plain(&requests.frames)).unwrap();
+        assert_eq!(sent.lines().map(|l| l.starts_with(r#"{"ID":1,"#)).collect::<Vec<_>>(), [false, false]);
         let (plan, rows) = plan_and_rows(&["a".into(), "x".repeat(500_000), "b".into()]);
-        assert_eq!(encode_within(&plan, rows, small).unwrap().0.len(), 3);
+        assert_eq!(encode_within(&plan, rows, small).unwrap().frames.len(), 3);
+    }
+
+    #[test]
+    fn values_that_a_column_cannot_hold() {
+        let columns = [("id", ColumnType::Date), ("d", ColumnType::Date)];
+        let table = schema("pg", "public", "t", &columns, 1);
+        let column =
+            |far: usize| Arc::new(arrow::array::Date32Array::from_iter_values((0..4).map(|row| if row == far { 9_999_999 } else { 0 })));
+        let rows = batch_of(&table, vec![column(1), column(2)]);
+        for (merge, strict, expected) in [
+            (false, false, vec![]),
+            (true, false, vec![]),
+            (false, true, vec![(1, SF_STRICT), (2, SF_STRICT)]),
+            (true, true, vec![(1, SF_STRICT), (2, SF_STRICT)]),
+        ] {
+            let plan = TablePlan::new(&table, merge, strict, None).unwrap();
+            let requests = encode(&plan, rows.clone()).unwrap();
+            assert_eq!(requests.refused.iter().map(|r| (r.row, r.error.code)).collect::<Vec<_>>(), expected, "{merge} {strict}");
+            let sent = requests.frames.iter().map(|f| f.rows).sum::<usize>();
+            assert_eq!((sent, requests.exact as usize), (4 - expected.len(), 2 - expected.len()), "{merge} {strict}");
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The settings of the `snowflake` sink, and the sink they make.
 
 use super::context::{Options, Shared};
+use super::dead_letter::DeadLetters;
 use super::errors::CFG_SNOWFLAKE;
 use super::http::Http;
 use super::jwt::Jwt;
 use super::key::Key;
+use super::letter_folder::LetterFolder;
 use super::meter::Meter;
 use super::names::{Naming, Targets, fold, template_problem};
 use super::sink::Snowflake;
@@ -16,6 +18,7 @@ use crate::contract::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -52,13 +55,31 @@ pub enum Deletes {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SchemaChanges {
-    /// New columns are added and types widened.
+    /// The tables follow: new columns are added, renamed ones take their values along, types are widened.
     #[default]
     Evolve,
-    /// New columns are left out.
+    /// New columns are left out, with a warning and a count.
     Ignore,
     /// The pipeline stops.
     Refuse,
+}
+
+/// Where rows go that Snowflake does not take.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeadLetter {
+    /// Into this table, in the landing tables' schema.
+    Table(String),
+    /// Into NDJSON files in this folder.
+    Folder(PathBuf),
+    /// Nowhere: the pipeline stops.
+    Stop,
+}
+
+impl Default for DeadLetter {
+    fn default() -> Self {
+        Self::Table("_ETL_STREAM_DEAD_LETTER".into())
+    }
 }
 
 /// When landing rows are merged.
@@ -149,9 +170,12 @@ pub struct SnowflakeConfig {
     /// Whether a missing schema is created.
     #[serde(default = "yes")]
     pub create_schema: bool,
-    /// Whether a value that its column cannot hold stops the pipeline, instead of being NULL there with its exact text in `_ETL_EXACT`.
+    /// Whether a row with a value that its column cannot hold goes to the dead letter, instead of the value being NULL there with its exact text in `_ETL_EXACT`.
     #[serde(default)]
     pub strict: bool,
+    /// Where rows go that Snowflake does not take: `{ table: NAME }` (in `landing_schema`), `{ folder: PATH }`, or `stop` to stop the pipeline instead. Default: `{ table: _ETL_STREAM_DEAD_LETTER }`.
+    #[serde(default)]
+    pub dead_letter: Option<DeadLetter>,
     /// How long one try of one request may take.
     #[serde(default = "minute")]
     pub request_timeout: Period,
@@ -225,6 +249,18 @@ write_mode: merge
                 wrong(pointer, "exactly one of env, file, command, plain is needed".into(), "write { file: ./snowflake.p8 }");
             }
         }
+        let empty = match &self.dead_letter {
+            Some(DeadLetter::Table(name)) => name.trim().is_empty() || name.eq_ignore_ascii_case("_etl_stream_progress"),
+            Some(DeadLetter::Folder(path)) => path.as_os_str().is_empty(),
+            _ => false,
+        };
+        if empty {
+            wrong(
+                "/dead_letter",
+                "it names no place for dead letters".into(),
+                "leave it out, or write { table: NAME }, { folder: PATH } or stop",
+            );
+        }
         if self.write_mode == WriteMode::Append && self.deletes == Deletes::Soft {
             wrong("/deletes", "there is no target to mark rows in with `write_mode: append`".into(), "leave `deletes` out");
         }
@@ -244,17 +280,24 @@ impl SinkConfig for SnowflakeConfig {
         let http = Arc::new(Http::new(self.retry, self.request_timeout.0, Meter::new(&cx.node))?);
         let session = Session { role: self.role.as_deref().map(fold), warehouse: self.warehouse.as_deref().map(fold) };
         let schema = fold(&self.schema);
+        let naming = Naming {
+            database: fold(&self.database),
+            landing_schema: self.landing_schema.as_deref().map_or_else(|| schema.clone(), fold),
+            schema,
+            template: self.table.clone(),
+        };
+        let dead_letters = match self.dead_letter.clone().unwrap_or_default() {
+            DeadLetter::Table(name) => DeadLetters::Table(naming.beside_landing(&name)),
+            DeadLetter::Folder(path) => DeadLetters::Folder(LetterFolder(cx.path(&path))),
+            DeadLetter::Stop => DeadLetters::Stop,
+        };
         let shared = Shared {
             sql: Sql::new(Arc::clone(&http), Arc::clone(&jwt), base.clone(), session),
             streaming: Streaming::new(Arc::clone(&http), jwt, base),
             http,
-            naming: Naming {
-                database: fold(&self.database),
-                landing_schema: self.landing_schema.as_deref().map_or_else(|| schema.clone(), fold),
-                schema,
-                template: self.table.clone(),
-            },
+            naming,
             targets: Targets::default(),
+            dead_letters,
             merges: Semaphore::new(MERGES),
             sends: Semaphore::new(SENDS),
             options: Options {
@@ -300,6 +343,7 @@ mod tests {
             ("table", "{schema}_{table}", None),
             ("table", "x", Some("/table")),
             ("schema", "", Some("/schema")),
+            ("dead_letter", "stop", None),
         ] {
             let mut settings = base.clone();
             settings[name] = value.into();

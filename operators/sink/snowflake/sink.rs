@@ -2,10 +2,13 @@
 
 use super::context::Shared;
 use super::ddl::create_progress;
+use super::dead_letter::DeadLetters as Place;
 use super::errors::SF_MISSING;
+use super::letter_table;
 use super::names::quote;
+use super::replay::Letters;
 use super::writer::SnowflakeWriter;
-use crate::contract::{BatchSettings, CodedError, Sink, Writer, WriterContext};
+use crate::contract::{BatchSettings, CodedError, DeadLetters, Sink, Writer, WriterContext};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -69,7 +72,16 @@ impl Sink for Snowflake {
         }
         self.schemas().await?;
         let progress = shared.naming.progress();
-        shared.sql.run_all("creating the bookkeeping table", &[create_progress(&progress)]).await.map(|_| ())
+        shared.sql.run_all("creating the bookkeeping table", &[create_progress(&progress)]).await?;
+        if let Place::Table(name) = &shared.dead_letters {
+            shared.sql.run_all("creating the table for dead letters", &[letter_table::create(name)]).await?;
+        }
+        Ok(())
+    }
+
+    fn dead_letters(&self, pipeline: &str) -> Option<Box<dyn DeadLetters>> {
+        let letters = Letters { shared: Arc::clone(&self.shared), pipeline: pipeline.to_owned() };
+        (!self.shared.dead_letters.stop()).then(|| Box::new(letters) as Box<dyn DeadLetters>)
     }
 
     fn writer(&self, cx: WriterContext) -> Box<dyn Writer> {

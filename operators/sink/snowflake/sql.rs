@@ -10,7 +10,8 @@
 //! words are kept only for kinds that cannot quote a row's value.
 
 use super::classify::Verdict;
-use super::errors::{SF_MISSING, SF_STATEMENT};
+use super::errors::{SF_MISSING, SF_STATEMENT, SF_UNKNOWN_VALUE};
+use super::fold::UNKNOWN;
 use super::http::{Answer, Http, Refusal};
 use super::jwt::Jwt;
 use crate::contract::CodedError;
@@ -172,6 +173,12 @@ pub(super) fn take_rows(answer: &Value, rows: &mut Rows) {
 
 /// The error of a statement. `42…` are errors of names, syntax and privileges; others can quote values.
 pub(super) fn failed(mut refusal: Refusal, doing: &str) -> CodedError {
+    if refusal.status == 422 && refusal.message.contains(UNKNOWN) {
+        let why = "a row left out the unchanged value of a column, and the target has no row that holds it";
+        return CodedError::definite(SF_UNKNOWN_VALUE, format!("{doing}: {why}")).hint(
+            "run `etl-stream resync` for the table; where a `filter` or `route` lets rows in by an update, set REPLICA IDENTITY FULL first, so that PostgreSQL sends such values",
+        );
+    }
     let says = refusal.sql_state.starts_with("42") || refusal.sql_state.starts_with("57") || refusal.status != 422;
     if !says {
         refusal.message = format!("SQL state {} (its words may hold a value and are left out)", refusal.sql_state);

@@ -9,16 +9,18 @@
 //! One batch is encoded while the one before it is sent; sending does not wait for commits; merges run
 //! beside both. Channels of the table send at the same time.
 
+use super::account::{Accounted, Accounting};
 use super::channel::{Channel, Position};
 use super::errors::SF_STREAMING;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, just_before};
 use super::merge::{MergeTable, Range};
 use super::merger::{self, Merged};
-use super::opening::{Identity, Opened, rejected};
+use super::opening::{Coming, Identity, Opened, rejected};
 use super::progress::Progress;
 use super::sending::{Encoded, Sent, encode_all, repair_all, send_all};
 use super::streaming::{ChannelStatus, Pipe};
-use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, TableSchema, Token, Ts};
+use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, Token, Ts};
+use crate::failpoint;
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -66,6 +68,7 @@ pub(super) struct Table {
     sending: Option<(BoxFuture<'static, Sent>, Option<Pending>)>,
     pending: VecDeque<Pending>,
     polling: Option<BoxFuture<'static, Statuses>>,
+    accounting: Accounting,
     poll_at: Option<Instant>,
     poll_pause: Duration,
     ledger: Ledger,
@@ -120,6 +123,7 @@ impl Table {
             sending: None,
             pending: VecDeque::new(),
             polling: None,
+            accounting: Accounting::default(),
             poll_at: None,
             poll_pause: FIRST_POLL,
             ledger: Ledger::default(),
@@ -141,6 +145,7 @@ impl Table {
         // Every table of the source asks at once.
         let _permit = shared.merges.acquire().await;
         let landing = &self.identity.places.landing;
+        self.identity.note_letters().await?;
         self.found = self.identity.found(progress).await?;
         if self.found.is_some() {
             merger::load(&self.identity.shared, landing, progress.fence, &mut self.ledger).await?;
@@ -178,6 +183,10 @@ impl Table {
                     self.polling = None;
                     self.polled(statuses?)?;
                 }
+                accounted = maybe(self.accounting.running.as_mut()), if self.accounting.running.is_some() => {
+                    self.accounting.running = None;
+                    self.accounted(&accounted?);
+                }
                 merged = maybe(self.merging.as_mut()), if self.merging.is_some() => {
                     self.merging = None;
                     self.merge_ended(merged?)?;
@@ -204,7 +213,8 @@ impl Table {
 
     /// Whether no row is on its way.
     fn idle(&self) -> bool {
-        self.encoding.is_none() && self.ready.is_none() && self.sending.is_none() && self.pending.is_empty() && self.polling.is_none()
+        let sent = self.encoding.is_none() && self.ready.is_none() && self.sending.is_none();
+        sent && self.pending.is_empty() && self.polling.is_none() && self.accounting.idle()
     }
 
     /// Starts everything that can start.
@@ -221,6 +231,9 @@ impl Table {
                 }
             }
             if self.sending.is_none() {
+                if let Some(opened) = &self.opened {
+                    self.accounting.start(&self.identity, &self.channels, opened.progress.rejected);
+                }
                 if self.positions.iter().any(|p| p.broken()) {
                     self.start_repair();
                 } else if let Some((encoded, ack)) = self.ready.take() {
@@ -257,22 +270,33 @@ impl Table {
     async fn turn(&mut self, delivery: Delivery) -> Result<(), CodedError> {
         match delivery {
             Delivery::Rows { batch, ack } => {
-                self.adopt(&batch.table).await?;
-                self.queue.push_front(Delivery::Rows { batch, ack });
+                if let Some(at) = batch.first_token() {
+                    self.adopt(Coming { schema: &batch.table, at, replaced: false, landed: false }).await?;
+                    self.queue.push_front(Delivery::Rows { batch, ack });
+                } else {
+                    ack.durable();
+                    self.completed += 1;
+                }
+            }
+            // The first rows under it say from where on it is in force.
+            Delivery::Mark { mark: Mark::Schema { .. }, ack } => {
+                ack.durable();
+                self.completed += 1;
             }
             Delivery::Mark { mark, ack } => {
-                self.adopt(mark.table()).await?;
+                let (Mark::SnapshotBegin { lsn, .. } | Mark::SnapshotEnd { lsn, .. }) = mark else { return Ok(()) };
+                self.adopt(Coming { schema: mark.table(), at: Token::new(lsn, 0), replaced: true, landed: false }).await?;
                 let Some(opened) = &mut self.opened else { return Ok(()) };
                 match mark {
                     Mark::Schema { .. } => {}
-                    Mark::SnapshotBegin { lsn, replaces, .. } => {
+                    Mark::SnapshotBegin { replaces, .. } => {
                         if let Some(removed) = self.identity.begin_snapshot(opened, &mut self.channels, lsn, replaces).await? {
                             self.ledger.removed(removed);
                         }
                         (self.snapshot, self.snapshotting) = (opened.progress.snapshot, true);
                         self.note_channels();
                     }
-                    Mark::SnapshotEnd { lsn, .. } => {
+                    Mark::SnapshotEnd { .. } => {
                         self.identity.end_snapshot(opened, lsn).await?;
                         self.snapshotting = false;
                     }
@@ -285,23 +309,47 @@ impl Table {
         Ok(())
     }
 
-    /// Makes a schema the one in force.
-    async fn adopt(&mut self, schema: &Arc<TableSchema>) -> Result<(), CodedError> {
-        match &mut self.opened {
-            Some(opened) if *opened.plan.schema == **schema => {}
-            Some(opened) => self.identity.evolve(opened, &mut self.channels, schema).await?,
-            None => {
-                let shared = Arc::clone(&self.identity.shared);
-                let _permit = shared.sends.acquire().await;
-                let (opened, channels) = self.identity.open(schema, &mut self.ledger, self.noted).await?;
-                self.merged = self.merged.max(opened.progress.fence);
-                self.snapshot = opened.progress.snapshot;
-                self.snapshotting = opened.progress.snapshot.is_some() && !opened.progress.snapshot_done;
-                (self.opened, self.channels) = (Some(opened), channels);
-                self.note_channels();
+    /// Makes a schema the one in force. Whatever landed under the one before is merged first, as it was.
+    async fn adopt(&mut self, mut coming: Coming<'_>) -> Result<(), CodedError> {
+        if let Some(opened) = &self.opened {
+            if *opened.plan.schema == **coming.schema {
+                return Ok(());
             }
+            if self.identity.changes(&opened.progress, coming)? {
+                coming.landed = !self.merge_before(coming.at).await? && !coming.replaced;
+            }
+            if let Some(opened) = &mut self.opened {
+                self.identity.evolve(opened, &mut self.channels, coming).await?;
+            }
+            return Ok(());
         }
+        let mut progress = self.identity.begin(coming.schema).await?;
+        self.merged = self.merged.max(progress.fence);
+        self.snapshot = progress.snapshot;
+        self.snapshotting = progress.snapshot.is_some() && !progress.snapshot_done;
+        if self.identity.changes(&progress, coming)? {
+            coming.landed = !self.merge_before(coming.at).await? && !coming.replaced;
+            progress.fence = self.merged;
+        }
+        let shared = Arc::clone(&self.identity.shared);
+        let _permit = shared.sends.acquire().await;
+        let (opened, channels) = self.identity.open(coming, progress, &mut self.ledger, self.noted).await?;
+        (self.opened, self.channels) = (Some(opened), channels);
+        self.note_channels();
         Ok(())
+    }
+
+    /// Merges what landed before a row, be it in the middle of a transaction. Nothing of the table is in flight.
+    /// Says whether all of it is merged.
+    async fn merge_before(&mut self, at: Token) -> Result<bool, CodedError> {
+        let fence = just_before(at);
+        while self.mergeable(fence) {
+            self.start_merge(fence);
+            let Some(merging) = self.merging.take() else { break };
+            let merged = merging.await?;
+            self.merge_ended(merged)?;
+        }
+        Ok(!self.identity.shared.options.merge || !self.ledger.ripe(fence))
     }
 
     fn note_channels(&mut self) {
@@ -311,14 +359,15 @@ impl Table {
 
     fn start_encoding(&mut self, batch: RowBatch, ack: Ack) -> Result<(), CodedError> {
         let Some(opened) = &self.opened else { return Ok(()) };
-        if opened.rejected > opened.progress.rejected {
+        let stop = self.identity.shared.dead_letters.stop();
+        if stop && opened.rejected > opened.progress.rejected {
             // Of an earlier process, which ended before it could say so.
             let more = opened.rejected - opened.progress.rejected;
             return Err(rejected(&opened.plan.schema.full_name(), more, "found when the channels were opened", ""));
         }
         let plan = Arc::clone(&opened.plan);
-        let committed: Vec<Token> = self.positions.iter().map(|p| p.committed()).collect();
-        let job = tokio::task::spawn_blocking(move || encode_all(&plan, batch, &committed));
+        let done: Vec<(Token, Token)> = self.positions.iter().map(|p| (p.committed(), p.sent())).collect();
+        let job = tokio::task::spawn_blocking(move || encode_all(&plan, batch, &done, stop));
         self.encoding = Some((job, ack));
         Ok(())
     }
@@ -332,22 +381,33 @@ impl Table {
 
     fn start_sending(&mut self, encoded: Encoded, ack: Ack) -> Result<(), CodedError> {
         let Some(opened) = &self.opened else { return Ok(()) };
-        let Encoded { batch, hashes, parts, exact } = encoded;
+        let Encoded { batch, hashes, parts, exact, refused } = encoded;
+        self.accounting.delivered = self.accounting.delivered.max(batch.last_token().unwrap_or_default());
         if self.identity.shared.options.merge {
             self.ledger.observe(&opened.plan, &batch, &hashes, self.merged)?;
         }
         self.identity.shared.http.meter.exact(exact);
-        let lasts: Vec<Option<Token>> = parts.iter().map(|p| p.as_ref().and_then(|(rows, _)| rows.last_token())).collect();
-        let rows = parts.iter().flatten().map(|(rows, _)| rows.len() as u64).sum();
+        let lasts: Vec<Option<Token>> = parts.iter().map(|p| p.as_ref().and_then(|part| part.rows.last_token())).collect();
+        let rows = parts.iter().flatten().map(|part| part.rows.len() as u64).sum();
         let pending = Pending { lasts, rows, ack };
-        if rows == 0 {
+        if rows == 0 && refused.is_empty() {
             self.pending.push_back(pending);
             return Ok(());
         }
         let plan = Arc::clone(&opened.plan);
         let shared = Arc::clone(&self.identity.shared);
         let channels = std::mem::take(&mut self.channels);
-        let sending = send_all(shared, channels, plan, parts);
+        let owner = self.identity.row.clone();
+        self.identity.letters.fetch_or(!refused.is_empty(), Ordering::AcqRel);
+        let sending = async move {
+            // Before any row after them is sent, so that a committed token never stands for a lost letter.
+            if !refused.is_empty()
+                && let Err(error) = shared.dead_letters.write(&shared, &owner, refused, None).await
+            {
+                return (channels, Err(error));
+            }
+            send_all(shared, channels, plan, parts).await
+        };
         self.sending = Some((Box::pin(sending), Some(pending)));
         Ok(())
     }
@@ -371,26 +431,47 @@ impl Table {
 
     fn polled(&mut self, statuses: Vec<Option<ChannelStatus>>) -> Result<(), CodedError> {
         let Some(opened) = &self.opened else { return Ok(()) };
+        let known = opened.progress.rejected;
         let total: u64 = statuses.iter().flatten().map(|s| s.rejected).sum();
-        if total > opened.progress.rejected {
-            let more = total - opened.progress.rejected;
-            self.identity.shared.http.meter.rejected(more);
+        if total > known && self.identity.shared.dead_letters.stop() {
+            self.identity.shared.http.meter.rejected(total - known);
             let last = statuses.iter().flatten().filter(|s| !s.last_error_bound.is_empty()).max_by_key(|s| s.last_error_bound.clone());
             let (code, bound) = last.map_or(("no code given", ""), |s| (&s.last_error, &s.last_error_bound));
-            return Err(rejected(&opened.plan.schema.full_name(), more, code, bound));
+            return Err(rejected(&opened.plan.schema.full_name(), total - known, code, bound));
+        }
+        for (position, status) in self.positions.iter().zip(&statuses) {
+            position.set_broken(status.as_ref().is_none_or(|status| !status.valid));
+        }
+        if total > known || opened.recovering {
+            if statuses.iter().all(Option::is_some) {
+                self.accounting.suspect = Some(statuses.into_iter().flatten().collect());
+            } else {
+                // A channel that is gone is opened again first.
+                self.poll_at = Some(Instant::now() + self.poll_pause);
+            }
+            return Ok(());
         }
         let mut moved = false;
         for (position, status) in self.positions.iter().zip(statuses) {
             let before = position.committed();
-            match status {
-                Some(status) => position.set(status.committed.max(before), !status.valid),
-                None => position.set(before, true),
+            if let Some(status) = status {
+                position.settle(status.committed, Some(status.rejected));
             }
             moved |= position.committed() > before;
         }
         self.poll_pause = if moved { FIRST_POLL } else { (self.poll_pause * 2).min(LONGEST_POLL) };
         self.poll_at = Some(Instant::now() + self.poll_pause);
         Ok(())
+    }
+
+    /// Goes on once it is known which rows were rejected.
+    fn accounted(&mut self, accounted: &Accounted) {
+        let Some(opened) = &mut self.opened else { return };
+        opened.progress.rejected = accounted.rejected;
+        opened.recovering &= !accounted.whole;
+        accounted.settle(&self.positions);
+        self.poll_pause = (self.poll_pause * 2).min(LONGEST_POLL);
+        self.poll_at = Some(Instant::now() + self.poll_pause);
     }
 
     /// Acknowledges, in order, what is committed.
@@ -403,6 +484,7 @@ impl Table {
             if let Some(done) = self.pending.pop_front() {
                 self.identity.shared.http.meter.committed(done.rows);
                 self.completed += 1;
+                failpoint::reach("snowflake.committed");
                 done.ack.durable();
             }
         }

@@ -64,6 +64,7 @@ impl SnowflakeWriter {
                 name: Arc::clone(&table),
                 columns: Vec::new(),
                 identity: ReplicaIdentity::Default,
+                storage: None,
             };
             if known.route() % self.cx.workers.max(1) as u64 != self.cx.worker as u64 || progress.key.is_empty() {
                 continue;

@@ -16,7 +16,7 @@
 //! Hot path: rows of a run of one table cost no look-up; bytes are shared; what is allocated is by chunk and table.
 
 use super::codes;
-use super::frame::{DATA_HEADER, Frame, FrameError, Relations};
+use super::frame::{Frame, FrameError, Relations};
 use crate::contract::{CodedError, Commit, Format, Item, Lsn, Mark, RawItem, RawRow, RawRows, TableSchema, Token, Ts};
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -45,6 +45,12 @@ pub(super) enum StreamError {
     /// A row of a relation that was not described.
     #[error("a row of relation {0} came before its description")]
     Relation(u32),
+    /// A block within a block or a transaction, or of a transaction whose blocks before it did not come.
+    #[error("a block of transaction {0} came out of order")]
+    Block(u32),
+    /// The commit of a transaction in blocks of which no block came.
+    #[error("transaction {0} committed and none of its blocks came")]
+    NoBlock(u32),
 }
 
 impl From<StreamError> for CodedError {
@@ -172,7 +178,7 @@ impl Assembler {
         self.transaction.is_none().then_some(self.position.lsn)
     }
 
-    /// Takes a frame whose payload is at `start..end` of `bytes`. Relations and types are the caller's.
+    /// Takes a frame whose pgoutput message is at `start..end` of `bytes`. Relations, types and blocks are the caller's.
     pub(super) fn frame(&mut self, frame: &Frame<'_>, bytes: &Bytes, start: u32, end: u32) -> Result<(), StreamError> {
         match frame {
             Frame::Change { relation } => {
@@ -213,6 +219,9 @@ impl Assembler {
                 Ok(())
             }
             Frame::Relation(_) | Frame::Type { .. } | Frame::Other => Ok(()),
+            Frame::StreamStart { .. } | Frame::StreamStop | Frame::StreamCommit(_) | Frame::StreamAbort { .. } | Frame::Streamed { .. } => {
+                Ok(())
+            }
         }
     }
 
@@ -245,7 +254,7 @@ impl Assembler {
                 raw.commits.push(commit);
             }
             let commit = (raw.commits.len() - 1) as u32;
-            raw.rows.push(RawRow { start: start.saturating_add(DATA_HEADER as u32), end, commit, ordinal });
+            raw.rows.push(RawRow { start, end, commit, ordinal });
         }
         Ok(())
     }
@@ -278,6 +287,11 @@ impl Assembler {
         Ok(Some(index))
     }
 
+    /// Whether a transaction is open.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
     /// Ends the chunk: what was read since the last one.
     pub(super) fn finish(&mut self) -> Assembled {
         if let Some(open) = &self.transaction {
@@ -294,14 +308,22 @@ impl Assembler {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::parse;
     use super::super::frame::tests::{begin, commit, insert, keepalive, truncate};
+    use super::super::frame::{DATA_HEADER, parse};
     use super::*;
     use crate::contract::ReplicaIdentity;
 
     fn table(id: u32) -> Arc<TableSchema> {
         let name = format!("t{id}").as_str().into();
-        Arc::new(TableSchema { source: "s".into(), id, schema: "p".into(), name, columns: Vec::new(), identity: ReplicaIdentity::Full })
+        Arc::new(TableSchema {
+            source: "s".into(),
+            id,
+            schema: "p".into(),
+            name,
+            columns: Vec::new(),
+            identity: ReplicaIdentity::Full,
+            storage: None,
+        })
     }
 
     /// Feeds payloads as one read.
@@ -310,7 +332,7 @@ mod tests {
         let mut start = 0;
         for payload in payloads {
             let end = start + payload.len();
-            assembler.frame(&parse(&bytes[start..end])?, &bytes, start as u32, end as u32)?;
+            assembler.frame(&parse(&bytes[start..end])?, &bytes, (start + DATA_HEADER) as u32, end as u32)?;
             start = end;
         }
         Ok(assembler.finish())
@@ -376,9 +398,10 @@ mod tests {
         let mut a = session(&[1]);
         let changed = Arc::new(TableSchema { identity: ReplicaIdentity::Default, ..(*table(1)).clone() });
         let bytes = Bytes::from([begin(16), insert(1)].concat());
-        let (at, end) = (begin(16).len() as u32, bytes.len() as u32);
-        a.frame(&parse(&bytes[..at as usize]).unwrap(), &bytes, 0, at).unwrap();
-        let row = parse(&bytes[at as usize..]).unwrap();
+        let (at, end) = (begin(16).len(), bytes.len() as u32);
+        a.frame(&parse(&bytes[..at]).unwrap(), &bytes, 0, at as u32).unwrap();
+        let row = parse(&bytes[at..]).unwrap();
+        let at = (at + DATA_HEADER) as u32;
         a.frame(&row, &bytes, at, end).unwrap();
         a.relation(1, Some(Arc::clone(&changed)));
         a.frame(&row, &bytes, at, end).unwrap();

@@ -17,6 +17,7 @@ use super::setup::{self, Identity, Server};
 use super::snapshot::{self, Locked, Shape, Snapshot};
 use super::state::{Progress, Stage, TableProgress};
 use crate::contract::{CodedError, Lsn, Phase, SourceClosed, TableSchema, Ts};
+use crate::failpoint;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_postgres::Client;
@@ -69,6 +70,7 @@ impl Run {
         };
         self.documents().store(&progress, &BTreeMap::new())?;
         let made = self.make_slot(&mut replication, server, initial).await?;
+        failpoint::reach("snapshot.slot");
         // One below: a commit record may start at the consistent point itself.
         let lsn = made.consistent.saturating_sub(1);
         if progress.snapshot_lsn.is_some_and(|before| before >= lsn) {
@@ -79,6 +81,7 @@ impl Run {
         progress.stage = Stage::Snapshot;
         info!(slot = self.settings.slot, lsn = %Lsn(made.consistent), tables = tables.len(), "created the replication slot");
         self.documents().store(&progress, &BTreeMap::new())?;
+        self.note().confirmed(made.consistent)?;
         let documents = tables
             .iter()
             .map(|table| (table.full_name(), TableProgress::streaming(table.id, Some(table.membership), initial.then_some(lsn))));
@@ -92,7 +95,9 @@ impl Run {
         self.assembler.reached(upper);
         self.sent = Some(Sent { upper, progress, tables: documents });
         self.wait_durable(upper).await?;
+        failpoint::reach("snapshot.durable");
         self.complete()?;
+        failpoint::reach("snapshot.complete");
         Ok(made.consistent)
     }
 

@@ -6,19 +6,22 @@
 //! ```
 //! # Guarantees
 //! A relation message stands for the table as it was when the row was written, the catalog for the table
-//! as it is now. The message decides which columns there are and their types; the catalog adds what the
-//! message does not say (the key under `REPLICA IDENTITY FULL`, nullability, default of old rows) where
-//! the two agree on the column.
+//! as it is now. The message decides which columns there are, their types, and the key of a table whose
+//! identity is its key or an index; the catalog adds what the message does not say (the key under
+//! `REPLICA IDENTITY FULL`, the columns' numbers, nullability, default of old rows), found by the column's
+//! number, so that what was renamed or dropped since is not mistaken for another column.
 
 use super::config::Keys;
+use super::facts::{ColumnFacts, TableFacts, facts};
 use super::frame::Relation;
+use super::numbers::{Known, numbers};
 use super::types::Types;
 use super::{codes, connect};
-use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, TableSchema};
+use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, Storage, TableSchema};
 use hashbrown::HashMap;
 use std::sync::Arc;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Client, Error};
+use tracing::warn;
 
 /// The first version whose publications can have generated columns.
 const PUBLISHES_GENERATED: u32 = 180_000;
@@ -115,76 +118,6 @@ pub(super) async fn published(client: &Client, publication: &str) -> Result<Vec<
         .collect()
 }
 
-/// A column of the catalog.
-struct ColumnFacts {
-    name: String,
-    type_oid: u32,
-    modifier: i32,
-    type_name: String,
-    not_null: bool,
-    generated: bool,
-    missing: Option<String>,
-}
-
-/// A table of the catalog.
-#[derive(Default)]
-struct TableFacts {
-    columns: Vec<ColumnFacts>,
-    primary_key: Option<Vec<String>>,
-    identity_index: Option<Vec<String>>,
-}
-
-async fn facts(client: &Client, ids: &[u32]) -> Result<HashMap<u32, TableFacts>, Error> {
-    let mut tables: HashMap<u32, TableFacts> = HashMap::new();
-    // attmissingval is an array of one; as text[] its element is the value's text, whatever its type.
-    // Types whose arrays are not separated by commas have no quoting that matters, so the braces go.
-    let parameters: [&(dyn ToSql + Sync); 1] = [&ids];
-    let columns = client.query(
-        "SELECT a.attrelid, a.attname::text, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-                a.attgenerated <> '',
-                CASE WHEN a.atthasmissing AND t.typdelim = ',' THEN (a.attmissingval::text::text[])[1]
-                     WHEN a.atthasmissing THEN btrim(a.attmissingval::text, '{}') END
-         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-         WHERE a.attrelid = ANY($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum",
-        &parameters,
-    );
-    let keys = client.query(
-        "SELECT i.indrelid, i.indisprimary, i.indisreplident,
-                ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY k(attnum, place)
-                      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                      WHERE k.place <= i.indnkeyatts ORDER BY k.place)
-         FROM pg_index i WHERE i.indrelid = ANY($1::oid[]) AND (i.indisprimary OR i.indisreplident)",
-        &parameters,
-    );
-    let (columns, keys) = tokio::try_join!(columns, keys)?;
-    for row in columns {
-        tables.entry(row.try_get(0)?).or_default().columns.push(column_facts(&row)?);
-    }
-    for row in keys {
-        let table = tables.entry(row.try_get(0)?).or_default();
-        let names: Vec<String> = row.try_get(3)?;
-        if row.try_get(1)? {
-            table.primary_key = Some(names.clone());
-        }
-        if row.try_get(2)? {
-            table.identity_index = Some(names);
-        }
-    }
-    Ok(tables)
-}
-
-fn column_facts(row: &Row) -> Result<ColumnFacts, Error> {
-    Ok(ColumnFacts {
-        name: row.try_get(1)?,
-        type_oid: row.try_get(2)?,
-        modifier: row.try_get(3)?,
-        type_name: row.try_get(4)?,
-        not_null: row.try_get(5)?,
-        generated: row.try_get(6)?,
-        missing: row.try_get(7)?,
-    })
-}
-
 fn identity(letter: u8) -> ReplicaIdentity {
     match letter {
         b'n' => ReplicaIdentity::Nothing,
@@ -217,16 +150,42 @@ fn number_key(columns: &mut [Column], names: &[String]) -> bool {
     true
 }
 
+/// Numbers the key by the message's flags, which are of the row's time; the catalog gives the order of the
+/// columns while it has the same key.
+fn number_flags(schema: &mut TableSchema, flags: &[usize], facts: Option<&TableFacts>, sent: &[Option<i16>]) {
+    let names = key_names(schema.identity, facts, None);
+    let catalogs = facts.zip(names).map(|(t, names)| (t, names, t.key_as_sent(names, sent)));
+    let order = match catalogs {
+        Some((_, _, Some(places))) if places.len() == flags.len() && flags.iter().all(|at| places.contains(at)) => places,
+        // A column of the key that there was and that the publication leaves out: what is sent is no key.
+        Some((t, names, None)) if left_out(t, names, sent) => return,
+        _ => flags.to_vec(),
+    };
+    for (column, place) in order.into_iter().zip(0_u16..) {
+        if let Some(column) = schema.columns.get_mut(column) {
+            column.key = Some(place);
+        }
+    }
+}
+
+/// Whether a column of the key that is older than the last one sent was not sent.
+fn left_out(facts: &TableFacts, key: &[String], sent: &[Option<i16>]) -> bool {
+    let last = sent.iter().flatten().max();
+    key.iter().filter_map(|name| facts.there().find(|c| c.name == *name)).any(|c| !sent.contains(&Some(c.number)) && Some(&c.number) < last)
+}
+
 /// A catalog that remembers types.
 pub(super) struct Catalog {
     source: Arc<str>,
     keys: Keys,
     types: Types,
+    /// The numbers of a relation's columns, as last described.
+    numbers: HashMap<u32, Vec<(Arc<str>, i16)>>,
 }
 
 impl Catalog {
     pub(super) fn new(source: Arc<str>, keys: Keys) -> Self {
-        Self { source, keys, types: Types::default() }
+        Self { source, keys, types: Types::default(), numbers: HashMap::new() }
     }
 
     /// What is known of types.
@@ -254,6 +213,20 @@ impl Catalog {
         Ok(found)
     }
 
+    /// Says when the settings' key is none that PostgreSQL enforces.
+    fn doubt_key(&self, table: &TableSchema, facts: Option<&TableFacts>) {
+        let configured = self.configured(&table.schema, &table.name);
+        let used = key_names(table.identity, facts, configured);
+        if let Some(names) = configured.filter(|names| used == Some(names))
+            && !facts.is_some_and(|facts| facts.keeps_apart(names))
+        {
+            warn!(
+                table = table.full_name(),
+                "no unique index, checked at once and over columns without nulls, keeps rows apart by the columns of `keys`: rows that share them become one where rows are merged"
+            );
+        }
+    }
+
     /// The schemas of published tables, as the catalog has them now.
     pub(super) async fn describe(
         &mut self,
@@ -264,7 +237,7 @@ impl Catalog {
         let doing = "reading the columns of the published tables";
         let ids: Vec<u32> = tables.iter().map(|table| table.id).collect();
         let facts = facts(client, &ids).await.map_err(|e| connect::classify(&e, doing))?;
-        let oids = facts.values().flat_map(|t| t.columns.iter().map(|c| c.type_oid)).collect::<Vec<_>>();
+        let oids = facts.values().flat_map(|t| t.there().map(|c| c.type_oid)).collect::<Vec<_>>();
         self.types.load(client, oids.into_iter()).await.map_err(|e| connect::classify(&e, doing))?;
         let mut schemas = Vec::with_capacity(tables.len());
         for table in tables {
@@ -273,7 +246,7 @@ impl Catalog {
                 let listed = table.columns.as_ref().is_none_or(|names| names.contains(&column.name));
                 listed && (!column.generated || version >= PUBLISHES_GENERATED)
             };
-            let columns = known.map_or(&[][..], |t| &t.columns).iter().filter(sent);
+            let columns = known.into_iter().flat_map(TableFacts::there).filter(sent);
             let mut schema = TableSchema {
                 source: Arc::clone(&self.source),
                 id: table.id,
@@ -281,8 +254,11 @@ impl Catalog {
                 name: table.name.as_str().into(),
                 columns: columns.map(|column| self.column(column)).collect(),
                 identity: identity(table.identity),
+                storage: known.and_then(|t| t.file).map(|file| Storage { file, current: true }),
             };
             self.number_keys(&mut schema, known)?;
+            self.remember(&schema);
+            self.doubt_key(&schema, known);
             schemas.push(Arc::new(schema));
         }
         Ok(schemas)
@@ -296,6 +272,8 @@ impl Catalog {
             nullable: !facts.not_null,
             key: None,
             missing: facts.missing.as_deref().map(Into::into),
+            number: Some(facts.number),
+            filled: facts.given && facts.missing.is_none(),
         }
     }
 
@@ -307,16 +285,34 @@ impl Catalog {
         self.types.load(client, relation.columns.iter().map(|c| c.type_oid)).await.map_err(failed)?;
         let known = facts.get(&relation.id);
         let names = self.type_names(client, relation).await.map_err(failed)?;
-        let columns = relation.columns.iter().zip(names).map(|(column, type_name)| {
-            let now = known.and_then(|t| t.columns.iter().find(|c| c.name == column.name));
-            let now = now.filter(|c| c.type_oid == column.type_oid && c.modifier == column.modifier);
+        let sent: Vec<&str> = relation.columns.iter().map(|c| c.name.as_str()).collect();
+        let places = known.into_iter().flat_map(|t| &t.columns);
+        let places: Vec<Known<'_>> = places
+            .map(|c| Known { number: c.number, now: (!c.dropped).then_some(c.name.as_str()), optional: c.generated || c.unlisted })
+            .collect();
+        let mut numbers = numbers(&sent, &places);
+        // Where the catalog leaves it open, a column is the one that last had its name.
+        let before = self.numbers.get(&relation.id);
+        let named = |name: &str| before.and_then(|b| b.iter().find(|(n, _)| **n == *name)).map(|(_, number)| *number);
+        for (at, name) in sent.iter().enumerate() {
+            let last = named(name).filter(|last| !numbers.contains(&Some(*last)));
+            if let (Some(number @ None), Some(last)) = (numbers.get_mut(at), last) {
+                *number = Some(last);
+            }
+        }
+        let columns = relation.columns.iter().zip(names).zip(&numbers).map(|((column, type_name), number)| {
+            let now = known.and_then(|t| t.numbered(*number));
+            // A type that was changed since took the default of old rows with it, unless the bytes stayed.
+            let missing = now.and_then(|c| c.missing.as_deref());
             Column {
                 name: column.name.as_str().into(),
                 ty: self.types.family(column.type_oid, column.modifier),
                 pg_type: PgType { oid: column.type_oid, modifier: column.modifier, name: type_name.into() },
                 nullable: now.is_none_or(|c| !c.not_null),
                 key: None,
-                missing: now.and_then(|c| c.missing.as_deref()).map(Into::into),
+                missing: missing.map(Into::into),
+                number: *number,
+                filled: now.is_some_and(|c| c.given) && missing.is_none(),
             }
         });
         let mut schema = TableSchema {
@@ -326,13 +322,30 @@ impl Catalog {
             name: relation.name.as_str().into(),
             columns: columns.collect(),
             identity: identity(relation.identity),
+            storage: None,
         };
-        if !self.number_keys(&mut schema, known)? && schema.identity != ReplicaIdentity::Full {
-            // The catalog's key has been renamed or dropped since: the message's own flags are what there is.
-            let flagged = relation.columns.iter().zip(&mut schema.columns).filter(|(sent, _)| sent.key);
-            flagged.zip(0_u16..).for_each(|((_, column), place)| column.key = Some(place));
+        schema.storage = known.and_then(|t| Some((t, t.file?))).map(|(t, file)| {
+            let same = |c: &&ColumnFacts| schema.columns.iter().any(|s| s.number == Some(c.number) && *s.name == c.name);
+            Storage {
+                file,
+                current: t.there().filter(|c| !c.generated && !c.unlisted).all(|c| same(&c))
+                    && schema.columns.iter().all(|s| s.number.is_some()),
+            }
+        });
+        let flags: Vec<usize> = relation.columns.iter().enumerate().filter(|(_, c)| c.key).map(|(at, _)| at).collect();
+        let by_flags = matches!(schema.identity, ReplicaIdentity::Default | ReplicaIdentity::Index) && !flags.is_empty();
+        if by_flags {
+            number_flags(&mut schema, &flags, known, &numbers);
+        } else {
+            self.number_keys(&mut schema, known)?;
         }
+        self.remember(&schema);
         Ok(Arc::new(schema))
+    }
+
+    fn remember(&mut self, schema: &TableSchema) {
+        let numbers = schema.columns.iter().filter_map(|c| Some((Arc::clone(&c.name), c.number?)));
+        self.numbers.insert(schema.id, numbers.collect());
     }
 
     async fn type_names(&self, client: &Client, relation: &Relation) -> Result<Vec<String>, Error> {

@@ -40,3 +40,9 @@ pub(super) const STATE: Code = Code::new("PG0025", Exit::Failure);
 pub(super) const KEY: Code = Code::new("PG0026", Exit::Environment);
 /// The pipeline is going away.
 pub(super) const CLOSED: Code = Code::new("PG0027", Exit::Failure);
+/// The spill of transactions in progress has reached its limit, or the disk is full.
+pub(super) const SPILL_FULL: Code = Code::new("PG0030", Exit::Environment);
+/// A spill file could not be made, written or read.
+pub(super) const SPILL: Code = Code::new("PG0031", Exit::Environment);
+/// The slot decodes two-phase transactions at PREPARE.
+pub(super) const TWO_PHASE: Code = Code::new("PG0032", Exit::Environment);

@@ -2,10 +2,11 @@
 
 use super::codes::CFG_POSTGRES;
 use super::connect::TlsSettings;
-use crate::contract::{Findings, NodeConfig, Period, RetrySettings, Secret, TableSelection};
+use crate::contract::{ByteSize, Findings, NodeConfig, Period, RetrySettings, Secret, TableSelection};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// Connections that copy a snapshot.
 pub(super) const SNAPSHOT_WORKERS: u16 = 4;
@@ -15,6 +16,8 @@ const MOST_WORKERS: u16 = 64;
 pub(super) const HEARTBEAT: Period = Period::millis(30_000);
 /// How often new tables are looked for.
 pub(super) const DISCOVERY: Period = Period::millis(10_000);
+/// The least memory of held transactions: each time it is full, a file is written to.
+const LEAST_MEMORY: ByteSize = ByteSize(64 << 10);
 /// Bytes that PostgreSQL keeps of a name.
 const NAME_BYTES: usize = 63;
 
@@ -74,9 +77,55 @@ pub(crate) struct PostgresConfig {
     /// Default: where the server allows.
     #[serde(default)]
     pub failover: Option<bool>,
+    /// How long a server that was asked for an answer may be silent before its connection counts as lost; the
+    /// server's own `wal_receiver_timeout`. Default: 60s.
+    #[serde(default = "receive_timeout")]
+    pub receive_timeout: Period,
+    /// Whether the server sends large transactions while they are in progress (PostgreSQL 14 and later). They are held
+    /// here until they commit, in the spill folder if need be, instead of on the server's disk.
+    #[serde(default)]
+    pub streaming: Streaming,
+    /// Where large transactions in progress are held.
+    #[serde(default)]
+    pub spill: SpillSettings,
     /// How lost connections are met.
     #[serde(default)]
     pub retry: RetrySettings,
+}
+
+/// The default of `receive_timeout`.
+fn receive_timeout() -> Period {
+    Period::millis(60_000)
+}
+
+/// Whether transactions in progress are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Streaming {
+    /// Those larger than the server's `logical_decoding_work_mem`; smaller ones when they have committed.
+    #[default]
+    On,
+    /// All of them when they have committed; the server spills the large ones.
+    Off,
+}
+
+/// Where large transactions in progress are held.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SpillSettings {
+    /// The folder of the spill files; a relative path starts at the pipeline file's folder. Files hold row values: they
+    /// are readable by this process's user alone, and removed at commit, rollback and start.
+    pub folder: PathBuf,
+    /// The most that all spill files together may take. Beyond it the source ends with an error; nothing is lost.
+    pub max_bytes: ByteSize,
+    /// What is held in memory, beside the engine's credit, before a file is written.
+    pub memory: ByteSize,
+}
+
+impl Default for SpillSettings {
+    fn default() -> Self {
+        Self { folder: ".etl-stream/spill".into(), max_bytes: ByteSize(64 << 30), memory: ByteSize::mib(16) }
+    }
 }
 
 /// The first copy of rows that exist.
@@ -166,6 +215,12 @@ keys: { public.events: [id, at] }
         if self.discovery.interval < Period::millis(100) {
             add("/discovery/interval", format!("{} is too often", self.discovery.interval), "use 100ms or more");
         }
+        if self.receive_timeout < Period::millis(3_000) {
+            add("/receive_timeout", format!("{} is too short for an answer", self.receive_timeout), "use 3s or more");
+        }
+        if self.spill.memory < LEAST_MEMORY {
+            add("/spill/memory", format!("{} is too little", self.spill.memory), "use 64KiB or more");
+        }
         if self.tables.include.is_empty() {
             add("/tables/include", "no table is included".into(), "name tables as schema.table, or leave `include` out for all");
         }
@@ -207,12 +262,15 @@ pub(super) fn default_name(pipeline: &str, source: &str) -> String {
     let whole = format!("etl_stream_{pipeline}_{source}");
     let mut name: String = whole.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
     if name.len() > NAME_BYTES {
-        // FNV-1a: the same in every version, unlike a seeded hasher.
-        let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         name.truncate(NAME_BYTES - 17);
-        name.push_str(&format!("_{hash:016x}"));
+        name.push_str(&format!("_{:016x}", hash(&whole)));
     }
     name
+}
+
+/// FNV-1a: the same in every version, unlike a seeded hasher.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Settings with every default filled in.
@@ -229,6 +287,11 @@ pub(super) struct Settings {
     pub heartbeat: Period,
     pub keys: Keys,
     pub failover: Option<bool>,
+    pub receive_timeout: std::time::Duration,
+    pub streaming: bool,
+    pub spill: SpillSettings,
+    /// What the names of spill files start with: no other source's do.
+    pub spill_name: String,
     pub retry: RetrySettings,
     /// How long a slot in use is waited for.
     pub slot_patience: std::time::Duration,
@@ -247,6 +310,10 @@ impl Settings {
             heartbeat: config.heartbeat.interval,
             keys: config.keys.clone(),
             failover: config.failover,
+            receive_timeout: config.receive_timeout.0,
+            streaming: config.streaming == Streaming::On,
+            spill: config.spill.clone(),
+            spill_name: format!("{:016x}", hash(&format!("{pipeline}\0{source}"))),
             retry: config.retry,
             slot_patience: std::time::Duration::from_secs(60),
         }
@@ -272,6 +339,9 @@ mod tests {
             (json!({ "host": "h", "heartbeat": { "interval": "10ms" } }), vec!["/heartbeat/interval"]),
             (json!({ "host": "h", "discovery": { "interval": "10ms" } }), vec!["/discovery/interval"]),
             (json!({ "host": "h", "tables": { "include": [] } }), vec!["/tables/include"]),
+            (json!({ "host": "h", "receive_timeout": "1s" }), vec!["/receive_timeout"]),
+            (json!({ "host": "h", "streaming": "off", "spill": { "memory": "63KiB" } }), vec!["/spill/memory"]),
+            (json!({ "host": "h", "streaming": "on", "spill": { "folder": "/f", "max_bytes": "1GB", "memory": "1MiB" } }), vec![]),
             (json!({ "host": "h", "keys": { "t": ["a"], "s.t/u": ["a", "a"], "s.v": [] } }), vec!["/keys/s.t~1u", "/keys/s.v", "/keys/t"]),
         ] {
             let config: PostgresConfig = serde_json::from_value(settings.clone()).unwrap();

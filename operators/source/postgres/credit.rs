@@ -35,6 +35,13 @@ impl Held {
         }
     }
 
+    /// Splits `bytes` of it off, or what there is.
+    pub(super) fn split(&mut self, bytes: usize) -> Self {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes);
+        self.bytes -= bytes;
+        Self { credits: self.credits.clone(), bytes }
+    }
+
     /// Hands it over to a chunk.
     pub(super) fn hand_over(mut self) -> u32 {
         std::mem::take(&mut self.bytes)

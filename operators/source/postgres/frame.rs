@@ -13,11 +13,21 @@
 //!           | 'D' oid:int32 ('K' | 'O') tuple                                 Delete
 //!           | 'T' count:int32 options:byte oid:int32*                         Truncate
 //!           | 'M' flags:byte lsn:int64 prefix:string length:int32 bytes       Message
+//!           | 'S' xid:int32 first:byte                                        Stream Start
+//!           | 'E'                                                             Stream Stop
+//!           | 'c' xid:int32 flags:byte commit_lsn:int64 end_lsn:int64 time:int64      Stream Commit
+//!           | 'A' xid:int32 subxid:int32                                      Stream Abort
 //! column   := flags:byte (1: part of the key) name:string type:int32 modifier:int32
 //! string   := bytes 0;  integers are big-endian; times are microseconds since 2000-01-01 UTC
 //! ```
 //! (PostgreSQL manual, "Streaming Replication Protocol" and "Logical Replication Message Formats",
-//! protocol versions 1 to 4 without streaming.)
+//! protocol versions 1 to 4; not `streaming 'parallel'`, whose Stream Abort is longer, nor two-phase slots, which
+//! `setup` refuses.)
+//!
+//! # Blocks
+//! What stands between Stream Start and Stream Stop belongs to a transaction in progress. There, and only there, an
+//! `xid:int32` stands between the tag and the rest of `R Y I U D T M`: the subtransaction that made the change, or the
+//! transaction itself. [`parse_in_block`] reads that; what it leaves of a message is a message as above.
 //!
 //! Hot path: a change costs one tag and one relation id; nothing is allocated for it. Bytes from outside
 //! never panic.
@@ -40,6 +50,10 @@ const UPDATE: u8 = b'U';
 const DELETE: u8 = b'D';
 const TRUNCATE: u8 = b'T';
 const MESSAGE: u8 = b'M';
+const STREAM_START: u8 = b'S';
+const STREAM_STOP: u8 = b'E';
+const STREAM_COMMIT: u8 = b'c';
+const STREAM_ABORT: u8 = b'A';
 
 /// Why bytes are not a message of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,8 +112,48 @@ pub(crate) enum Frame<'a> {
     },
     /// Relations truncated together.
     Truncate(Relations<'a>),
+    /// A block of a transaction in progress starts.
+    StreamStart {
+        /// The transaction.
+        xid: u32,
+        /// Whether it is the transaction's first.
+        first: bool,
+    },
+    /// The block ends.
+    StreamStop,
+    /// A transaction that came in blocks has committed.
+    StreamCommit(StreamCommit),
+    /// It, or a part of it, was rolled back.
+    StreamAbort {
+        /// The transaction.
+        xid: u32,
+        /// What was rolled back: a subtransaction, or the transaction.
+        subxid: u32,
+    },
+    /// A relation, type, change or truncate within a block.
+    Streamed {
+        /// The subtransaction, or the transaction.
+        xid: u32,
+        /// The message's tag.
+        tag: u8,
+        /// What follows the transaction id: with the tag before it, a message for [`message`].
+        body: &'a [u8],
+    },
     /// An origin or a logical message: nothing to do.
     Other,
+}
+
+/// The commit of a transaction that came in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamCommit {
+    /// The transaction.
+    pub xid: u32,
+    /// LSN of the commit record.
+    pub commit_lsn: u64,
+    /// Just past it.
+    pub end_lsn: u64,
+    /// Its commit time, microseconds since 1970-01-01 UTC.
+    pub time: i64,
 }
 
 /// A relation as the stream describes it.
@@ -196,6 +250,35 @@ pub(crate) fn parse(payload: &[u8]) -> Result<Frame<'_>, FrameError> {
     }
 }
 
+/// Reads the payload of one CopyData message between Stream Start and Stream Stop.
+///
+/// # Errors
+/// When the bytes do not follow the layout above.
+pub(crate) fn parse_in_block(payload: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let mut fields = Fields(payload);
+    if fields.u8("kind")? != XLOG_DATA {
+        return parse(payload);
+    }
+    let _header: [u8; DATA_HEADER - 1] = fields.take("header")?;
+    Ok(match fields.u8("tag")? {
+        tag @ (INSERT | UPDATE | DELETE | TRUNCATE | RELATION | TYPE) => {
+            let xid = fields.u32("transaction id")?;
+            Frame::Streamed { xid, tag, body: fields.0 }
+        }
+        STREAM_STOP => Frame::StreamStop,
+        ORIGIN | MESSAGE => Frame::Other,
+        other => return Err(FrameError::Tag(other)),
+    })
+}
+
+/// Reads a pgoutput message without its XLogData header and, if it stood in a block, without its transaction id.
+///
+/// # Errors
+/// When the bytes do not follow the layout above.
+pub(crate) fn message(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
+    pgoutput(Fields(bytes))
+}
+
 fn pgoutput(mut fields: Fields<'_>) -> Result<Frame<'_>, FrameError> {
     Ok(match fields.u8("tag")? {
         INSERT | UPDATE | DELETE => Frame::Change { relation: fields.u32("relation")? },
@@ -223,6 +306,17 @@ fn pgoutput(mut fields: Fields<'_>) -> Result<Frame<'_>, FrameError> {
             let length = usize::try_from(count).map_err(|_| FrameError::Count(count.into(), "relations"))?;
             let ids = length.checked_mul(4).and_then(|bytes| fields.0.get(..bytes)).ok_or(FrameError::Truncated("relations"))?;
             Frame::Truncate(Relations(ids))
+        }
+        STREAM_START => Frame::StreamStart { xid: fields.u32("transaction id")?, first: fields.u8("first block's flag")? != 0 },
+        STREAM_COMMIT => {
+            let xid = fields.u32("transaction id")?;
+            let _flags = fields.u8("flags")?;
+            let (commit_lsn, end_lsn) = (fields.u64("commit LSN")?, fields.u64("end LSN")?);
+            Frame::StreamCommit(StreamCommit { xid, commit_lsn, end_lsn, time: fields.time("commit time")? })
+        }
+        STREAM_ABORT => {
+            let (xid, subxid) = (fields.u32("transaction id")?, fields.u32("subtransaction id")?);
+            Frame::StreamAbort { xid, subxid }
         }
         ORIGIN | MESSAGE => Frame::Other,
         other => return Err(FrameError::Tag(other)),
@@ -285,6 +379,14 @@ pub(super) mod tests {
         [&[KEEPALIVE][..], &wal_end.to_be_bytes(), &[0; 8], &[1]].concat()
     }
 
+    pub(in crate::source::postgres) fn stream_commit(xid: u32, lsn: u64, end: u64) -> Vec<u8> {
+        data(STREAM_COMMIT, &[&xid.to_be_bytes()[..], &[0], &lsn.to_be_bytes(), &end.to_be_bytes(), &[0; 8]].concat())
+    }
+
+    pub(in crate::source::postgres) fn stream_abort(xid: u32, subxid: u32) -> Vec<u8> {
+        data(STREAM_ABORT, &[xid.to_be_bytes(), subxid.to_be_bytes()].concat())
+    }
+
     #[test]
     fn messages() {
         assert_eq!(parse(&begin(0x10)), Ok(Frame::Begin { commit_lsn: 0x10, time: EPOCH_2000 }));
@@ -310,7 +412,9 @@ pub(super) mod tests {
             (vec![], FrameError::Truncated("kind")),
             (vec![b'x'], FrameError::Tag(b'x')),
             (vec![b'w', 0], FrameError::Truncated("header")),
-            (data(b'S', b""), FrameError::Tag(b'S')),
+            (data(b'S', b""), FrameError::Truncated("transaction id")),
+            (data(b'E', b""), FrameError::Tag(b'E')),
+            (data(b'b', b""), FrameError::Tag(b'b')),
             (data(INSERT, b"\0\0"), FrameError::Truncated("relation")),
             (data(TRUNCATE, b"\xff\xff\xff\xff\0"), FrameError::Count(-1, "relations")),
             (data(TRUNCATE, b"\x7f\xff\xff\xff\0\0\0"), FrameError::Truncated("relations")),
@@ -322,17 +426,44 @@ pub(super) mod tests {
         }
         // every prefix of every message is an error or a message, never a panic
         let whole = data(RELATION, b"\0\0\0\x01public\0t\0d\0\x01\x01id\0\0\0\0\x17\xff\xff\xff\xff");
-        for message in [whole, begin(1), commit(1, 2), truncate(&[1, 2]), keepalive(1)] {
+        for message in [whole, begin(1), commit(1, 2), truncate(&[1, 2]), keepalive(1), stream_commit(7, 1, 2), stream_abort(7, 8)] {
             for end in 0..message.len() {
                 assert!(parse(&message[..end]).is_err(), "{end} of {message:?}");
             }
         }
     }
 
+    #[test]
+    fn blocks() {
+        assert_eq!(parse(&data(b'S', b"\0\0\0\x07\x01")), Ok(Frame::StreamStart { xid: 7, first: true }));
+        assert_eq!(parse(&data(b'S', b"\0\0\0\x07\0")), Ok(Frame::StreamStart { xid: 7, first: false }));
+        assert_eq!(parse(&stream_abort(7, 9)), Ok(Frame::StreamAbort { xid: 7, subxid: 9 }));
+        let commit = StreamCommit { xid: 7, commit_lsn: 0x10, end_lsn: 0x20, time: EPOCH_2000 };
+        assert_eq!(parse(&stream_commit(7, 0x10, 0x20)), Ok(Frame::StreamCommit(commit)));
+        let streamed = |tag, body| Ok(Frame::Streamed { xid: 8, tag, body });
+        for (payload, expected) in [
+            (data(b'E', b""), Ok(Frame::StreamStop)),
+            (data(b'I', b"\0\0\0\x08\0\0\0\x09N\0\0"), streamed(b'I', b"\0\0\0\x09N\0\0")),
+            (data(b'T', b"\0\0\0\x08"), streamed(b'T', b"")),
+            (data(b'M', b""), Ok(Frame::Other)),
+            (data(b'O', b""), Ok(Frame::Other)),
+            (keepalive(5), Ok(Frame::Keepalive { wal_end: 5, reply: true })),
+            (begin(1), Err(FrameError::Tag(b'B'))),
+            (data(b'S', b"\0\0\0\x07\x01"), Err(FrameError::Tag(b'S'))),
+            (data(b'I', b"\0\0\0"), Err(FrameError::Truncated("transaction id"))),
+            (vec![], Err(FrameError::Truncated("kind"))),
+        ] {
+            assert_eq!(parse_in_block(&payload), expected);
+        }
+        assert_eq!(message(b"I\0\0\0\x09N\0\0"), Ok(Frame::Change { relation: 9 }));
+    }
+
     proptest::proptest! {
         #[test]
         fn any_bytes(payload: Vec<u8>) {
             let _ = parse(&payload);
+            let _ = parse_in_block(&payload);
+            let _ = message(&payload);
             let _ = parse(&data(RELATION, &payload));
             let _ = parse(&data(TRUNCATE, &payload));
         }

@@ -23,11 +23,13 @@
 //! (`docs/adr/0003-tables-join-beside-the-stream.md`).
 //!
 //! # Files
-//! `connect` reaches the server; `setup` checks it; `catalog` and `types` describe tables; `snapshot` and
-//! `stream` read; `frame` and `assemble` make chunks of the stream's bytes; `confirm` and `report` answer the
-//! server; `state` survives restarts; `begin` is the first start, `run` holds it together. `survey` notices new
-//! tables, `side` copies them and follows them, `join` hands them over to the stream.
+//! `connect` reaches the server; `setup` checks it, `advice` says what will not come; `catalog`, `facts`, `numbers` and
+//! `types` describe tables; `snapshot` and `stream` read; `frame` and `assemble` make chunks of the stream's bytes;
+//! `hold`, `spill`, `replay` and `streamed` keep large transactions until they commit; `confirm` and `report` answer the
+//! server; `state` survives restarts; `begin` is the first start, `run` holds it together. `survey` notices new tables,
+//! `side` copies them and follows them, `join` hands them over to the stream.
 
+mod advice;
 mod assemble;
 mod begin;
 mod catalog;
@@ -37,18 +39,24 @@ mod confirm;
 #[allow(dead_code, unused_imports, reason = "the source and the monitor use parts of it each")]
 pub(crate) mod connect;
 mod credit;
+mod facts;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod hold;
 mod join;
+mod numbers;
 mod quote;
+mod replay;
 mod report;
 mod run;
 mod setup;
 mod side;
 mod snapshot;
+mod spill;
 mod state;
 mod stream;
+mod streamed;
 mod survey;
 #[cfg(test)]
 mod tests;

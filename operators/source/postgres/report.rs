@@ -5,7 +5,9 @@
 
 use super::confirm::Confirm;
 use super::connect::{PG_LOST, ReplicationWriter};
+use super::state::Note;
 use crate::contract::{CodedError, Durable, Lsn, SourceStatus};
+use crate::failpoint;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +34,10 @@ pub(super) struct Reporter {
     pub durable: watch::Receiver<Durable>,
     pub status: Arc<SourceStatus>,
     pub every: Duration,
+    /// Where a position is noted before the server is told; nowhere for a slot that ends with its connection.
+    pub note: Option<Note>,
+    /// The last that was noted.
+    pub noted: u64,
     /// Rung when the server wants an answer at once.
     pub bell: Arc<Notify>,
 }
@@ -68,8 +74,16 @@ impl Reporter {
             confirm.asked |= ask;
             (Lsn(confirm.read_to()), Lsn(confirm.confirmed()), ask)
         };
+        if let Some(note) = self.note.clone().filter(|_| confirmed.0 > self.noted) {
+            let done = tokio::task::spawn_blocking(move || note.confirmed(confirmed.0)).await;
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            self.noted = confirmed.0;
+        }
         self.status.confirmed_lsn.store(confirmed.0, Ordering::Relaxed);
-        self.writer.send_status(received, confirmed, confirmed, ask).await
+        failpoint::reach("confirm.send");
+        self.writer.send_status(received, confirmed, confirmed, ask).await?;
+        failpoint::reach("confirm.sent");
+        Ok(())
     }
 }
 
@@ -78,12 +92,19 @@ impl Reporter {
 ///
 /// # Errors
 /// When the connection it uses is lost.
-pub(super) async fn heartbeat(client: Arc<Client>, every: Duration, standby: bool, status: Arc<SourceStatus>) -> Result<(), CodedError> {
+pub(super) async fn heartbeat(
+    client: Arc<Client>,
+    every: Duration,
+    standby: bool,
+    status: Arc<SourceStatus>,
+    silence: Duration,
+) -> Result<(), CodedError> {
     let position = if standby { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" };
     let mut last = Instant::now();
     let mut warned = false;
     while !client.is_closed() {
-        if let Ok(row) = client.query_one(position, &[]).await
+        let Ok(answer) = tokio::time::timeout(silence, client.query_one(position, &[])).await else { break };
+        if let Ok(row) = answer
             && let Some(lsn) = row.try_get::<_, Option<String>>(0).ok().flatten().and_then(|text| text.parse::<Lsn>().ok())
         {
             status.server_lsn.fetch_max(lsn.0, Ordering::Relaxed);
@@ -91,7 +112,8 @@ pub(super) async fn heartbeat(client: Arc<Client>, every: Duration, standby: boo
         tokio::time::sleep(POSITION_EVERY.min(every)).await;
         if !standby && last.elapsed() >= every {
             last = Instant::now();
-            let beat = client.execute("SELECT pg_logical_emit_message(false, 'etl_stream', '')", &[]).await;
+            let beat = client.execute("SELECT pg_logical_emit_message(false, 'etl_stream', '')", &[]);
+            let Ok(beat) = tokio::time::timeout(silence, beat).await else { break };
             if let Err(error) = beat
                 && !warned
             {

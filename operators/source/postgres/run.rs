@@ -12,11 +12,11 @@ use super::catalog::Catalog;
 use super::codes;
 use super::config::{PostgresConfig, Settings, SnapshotMode};
 use super::confirm::Confirm;
-use super::connect::{ConnectSettings, Replication};
+use super::connect::{ConnectSettings, PG_LOST, Replication};
 use super::join::{Clock, Handed};
 use super::setup::{self, Identity, Server, Slot};
 use super::snapshot;
-use super::state::{Documents, Progress, Stage, TableProgress};
+use super::state::{Documents, Note, Progress, Stage, TableProgress};
 use super::stream::Prepared;
 use crate::contract::{
     BuildContext, ChunkSender, Class, CodedError, Credits, Durable, Lsn, Phase, Source, SourceConfig, SourceContext, SourceStatus,
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use tracing::{info, warn};
@@ -54,7 +54,8 @@ impl PostgresConfig {
             ..ConnectSettings::default()
         };
         connect.resolve(&cx.folder)?;
-        let settings = Settings::new(self, &cx.pipeline, &cx.node);
+        let mut settings = Settings::new(self, &cx.pipeline, &cx.node);
+        settings.spill.folder = cx.path(&settings.spill.folder);
         Ok(PostgresSource { settings, connect, folder: Arc::clone(&cx.folder), range_bytes: snapshot::RANGE_BYTES })
     }
 }
@@ -84,6 +85,18 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Waits for an answer, and no longer than a server that is there would take for it.
+pub(super) async fn within<T>(
+    patience: Duration,
+    doing: &str,
+    answer: impl Future<Output = Result<T, CodedError>>,
+) -> Result<T, CodedError> {
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
+        Err(CodedError::transient(PG_LOST, format!("{doing}: the server has been silent for {} s", patience.as_secs()))
+            .hint("the network between may have forgotten the connection; `receive_timeout` sets how long an answer may take"))
+    })
 }
 
 /// A snapshot that has been sent and is not durable yet.
@@ -190,20 +203,28 @@ impl Run {
         Documents { store: &*self.store, pipeline: &self.pipeline, source: &self.source }
     }
 
+    /// Where positions are noted before the server is told them.
+    pub(super) fn note(&self) -> Note {
+        Documents::note(&self.store, &self.pipeline, &self.source)
+    }
+
     /// Everything before the stream.
     async fn prepare(&mut self) -> Result<Prepared, CodedError> {
         let endpoint = self.connect.resolve(&self.folder)?;
         let client = endpoint.query("source").await?;
-        let server = setup::server(&client).await?;
+        let patience = self.settings.receive_timeout;
+        let server = within(patience, "reading the server's settings", setup::server(&client)).await?;
         let mut replication = endpoint.replicate("source").await?;
-        let identity = Identity::of(&replication.simple_query("IDENTIFY_SYSTEM").await?)?;
+        let identity = within(patience, "identifying the server", replication.simple_query("IDENTIFY_SYSTEM")).await?;
+        let identity = Identity::of(&identity)?;
         self.status.server_lsn.fetch_max(identity.lsn, Ordering::Relaxed);
         if let Some(upper) = self.sent.as_ref().map(|sent| sent.upper) {
             self.wait_durable(upper).await?;
             self.complete()?;
         }
         let progress = self.documents().load()?;
-        let slot = setup::free_slot(&client, &self.settings.slot, self.settings.slot_patience).await;
+        let slot = setup::free_slot(&client, &self.settings.slot, self.settings.slot_patience);
+        let slot = within(patience + self.settings.slot_patience, "looking for the replication slot", slot).await;
         let slot = slot.map_err(|error| self.was_ours(error))?;
         if let Some(progress) = &progress {
             identity.check(progress, &server.database, slot.as_ref())?;
@@ -212,7 +233,7 @@ impl Run {
             (Some(progress), Some(slot)) if progress.stage == Stage::Streaming => {
                 setup::check_start(&self.settings, Some(&progress), Some(&slot))?;
                 setup::check_slot(&self.settings.slot, &slot, &server.database)?;
-                self.resume(&client, &server, &identity, progress).await?;
+                within(patience, "reading the publication", self.resume(&client, &server, &identity, progress)).await?;
                 let start = self.start_from(&slot)?;
                 self.prepared(server, client, replication, start)
             }
@@ -245,19 +266,21 @@ impl Run {
         if streamed && error.code == codes::SLOT_IN_USE { CodedError { class: Class::Transient, ..error } } else { error }
     }
 
-    /// Where to go on: what is confirmed, unless somebody else has moved the slot past it.
+    /// Where to go on: what is confirmed, unless somebody else has moved the slot past it, in this process's
+    /// time or before.
     fn start_from(&self, slot: &Slot) -> Result<u64, CodedError> {
         let mut confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner);
         confirm.durable(self.durable.borrow().upper);
         let (ours, slots) = (confirm.confirmed(), slot.confirmed.unwrap_or(0));
-        if ours > 0 && slots > ours {
+        let told = self.documents().confirmed()?.map_or(ours, |told| told.max(ours));
+        if told > 0 && slots > told {
             return Err(CodedError::definite(
                 codes::SLOT_MOVED,
                 format!(
                     "replication slot \"{}\" stands at {}, past {} which this source confirmed",
                     self.settings.slot,
                     Lsn(slots),
-                    Lsn(ours)
+                    Lsn(told)
                 ),
             )
             .hint("something else reads or advances the slot: find it, then start this source anew with a new snapshot"));

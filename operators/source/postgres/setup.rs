@@ -5,6 +5,7 @@
 //! A slot or publication that this source did not make is never dropped. A slot whose state is missing,
 //! or a state whose slot is missing, is refused: going on would lose or repeat changes.
 
+use super::advice;
 use super::catalog::{self, Published};
 use super::connect::{classify, sqlstate};
 use super::quote::{identifier, literal, table};
@@ -126,6 +127,8 @@ pub(super) struct Slot {
     pub lost: Option<String>,
     /// Whether it came from a primary by slot synchronisation.
     pub synced: bool,
+    /// Whether it decodes prepared transactions at PREPARE.
+    pub two_phase: bool,
 }
 
 /// Looks for a slot.
@@ -133,7 +136,7 @@ pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, Co
     let sql = "SELECT s.slot_type = 'logical', s.plugin::text, s.database::text, s.active_pid, a.application_name,
                       s.confirmed_flush_lsn::text, f.facts->>'wal_status',
                       coalesce(f.facts->>'invalidation_reason', CASE WHEN (f.facts->>'conflicting')::bool THEN 'conflict' END),
-                      coalesce((f.facts->>'synced')::bool, false)
+                      coalesce((f.facts->>'synced')::bool, false), coalesce((f.facts->>'two_phase')::bool, false)
                FROM pg_replication_slots s CROSS JOIN LATERAL (SELECT to_jsonb(s)) f(facts)
                LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid WHERE s.slot_name = $1";
     let row = client.query_opt(sql, &[&name]).await.map_err(|e| classify(&e, &format!("looking for replication slot \"{name}\"")))?;
@@ -150,6 +153,7 @@ pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, Co
             confirmed: confirmed.and_then(|text| text.parse::<Lsn>().ok()).map(|lsn| lsn.0),
             lost: reason.or_else(|| (status.as_deref() == Some("lost")).then(|| "wal_removed".to_owned())),
             synced: row.get(8),
+            two_phase: row.get(9),
         }
     }))
 }
@@ -200,8 +204,20 @@ pub(super) fn check_slot(name: &str, slot: &Slot, database: &str) -> Result<(), 
     }
     match &slot.lost {
         Some(reason) => Err(lost(name, reason)),
+        None if slot.two_phase => Err(two_phase(name)),
         None => Ok(()),
     }
+}
+
+/// What a prepared transaction changed comes once, at PREPARE: a source that is not told to keep it over a restart
+/// would lose it at COMMIT PREPARED.
+fn two_phase(name: &str) -> CodedError {
+    CodedError::definite(codes::TWO_PHASE, format!("replication slot \"{name}\" has two_phase: it sends transactions before they commit"))
+        .hint(format!(
+            "on PostgreSQL 18 and later, over a replication connection: ALTER_REPLICATION_SLOT {} (TWO_PHASE false); \
+             else drop the slot and remove this source's state, so that it makes a slot of its own: prepared transactions then come at COMMIT PREPARED",
+            identifier(name)
+        ))
 }
 
 /// The slot no longer has the log that comes next.
@@ -277,7 +293,8 @@ pub(super) async fn publication(
     wanted.retain(|(schema, table)| settings.tables.matches(schema, table));
     if !exists {
         if wanted.is_empty() {
-            return Err(no_table(settings, server));
+            let left_out = advice::left_out(client, settings, |_, _| false).await.map_err(failed)?;
+            return Err(no_table(settings, server, &left_out));
         }
         if !may_add {
             return Err(CodedError::definite(
@@ -304,11 +321,17 @@ pub(super) async fn publication(
         }
     }
     tables.retain(|t| settings.tables.matches(&t.schema, &t.name));
+    let comes = |schema: &str, name: &str| tables.iter().any(|t| t.schema == schema && t.name == name);
+    let left_out = advice::left_out(client, settings, comes).await.map_err(failed)?;
     // One that was dropped and made anew will be added.
     let will_be = settings.own_publication && !may_add && !absent.is_empty();
     if tables.is_empty() && !will_be {
-        return Err(no_table(settings, server));
+        return Err(no_table(settings, server, &left_out));
     }
+    for reason in left_out {
+        warn!("a table that `tables` names does not come: {reason}");
+    }
+    advice::operations(client, name).await.map_err(failed)?;
     for table in tables.iter().filter(|t| t.identity == b'n') {
         warn!(
             table = format!("{}.{}", table.schema, table.name),
@@ -326,10 +349,13 @@ pub(super) fn check_readable(tables: &[Published], server: &Server) -> Result<()
         .hint(format!("GRANT SELECT ON {} TO {user}; or exclude the table", self::table(&table.schema, &table.name))))
 }
 
-fn no_table(settings: &Settings, server: &Server) -> CodedError {
+fn no_table(settings: &Settings, server: &Server, left_out: &[String]) -> CodedError {
     let (name, database) = (&settings.publication, &server.database);
+    let reasons: String = left_out.iter().map(|reason| format!("{reason}; ")).collect();
     CodedError::definite(codes::NO_TABLE, format!("no table of database \"{database}\" and publication \"{name}\" is selected by `tables`"))
-        .hint("patterns are schema.table and case-sensitive; system, temporary and unlogged tables and single partitions never match")
+        .hint(format!(
+            "{reasons}patterns are schema.table and case-sensitive; views, system, temporary and unlogged tables and single partitions never match"
+        ))
 }
 
 fn list(tables: &[(String, String)]) -> String {

@@ -190,6 +190,8 @@ impl Side {
             durable: self.durable.clone(),
             status: Arc::default(),
             every: report::pace(self.server.sender_timeout).min(ASK),
+            note: None,
+            noted: 0,
             bell: Arc::clone(&bell),
         };
         let mut tasks = JoinSet::new();

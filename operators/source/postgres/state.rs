@@ -7,12 +7,14 @@
 //! a table: nothing ──> copying ──> streaming ──> removed
 //!                        ^────────────┴────────────┘   asked for, published again, made anew
 //! ```
-//! The position itself is the slot's `confirmed_flush_lsn`: the server keeps it.
+//! The position itself is the slot's `confirmed_flush_lsn`: the server keeps it. What it is told is written
+//! down before, so that a slot that stands further is known to have been moved by somebody else.
 
 use super::codes;
-use crate::contract::{CodedError, StateKey, StateStore};
+use crate::contract::{CodedError, Lsn, StateKey, StateStore};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How far the source has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,8 +148,40 @@ impl Documents<'_> {
 
     /// Removes everything.
     pub(super) fn clear(&self) -> Result<(), CodedError> {
-        let all = self.store.list(self.pipeline, self.source)?;
-        self.store.store(&all.into_iter().map(|(key, _)| (key, None)).collect::<Vec<_>>())
+        let all = self.store.list(self.pipeline, self.source)?.into_iter().map(|(key, _)| key);
+        let all = all.chain([confirmed_key(self.pipeline, self.source)]);
+        self.store.store(&all.map(|key| (key, None)).collect::<Vec<_>>())
+    }
+
+    /// The furthest position that the server may have been told; nothing before the first.
+    pub(super) fn confirmed(&self) -> Result<Option<u64>, CodedError> {
+        let value = self.store.load(&confirmed_key(self.pipeline, self.source))?;
+        let lsn = value.map(|value| serde_json::from_value::<String>(value).map_err(|e| self.unreadable(e))).transpose()?;
+        Ok(lsn.and_then(|text| text.parse::<Lsn>().ok()).map(|lsn| lsn.0))
+    }
+
+    /// Where the reporter notes what it is about to tell.
+    pub(super) fn note(store: &Arc<dyn StateStore>, pipeline: &str, source: &str) -> Note {
+        Note { store: Arc::clone(store), key: confirmed_key(pipeline, source) }
+    }
+}
+
+/// No node's name has a slash.
+fn confirmed_key(pipeline: &str, source: &str) -> StateKey {
+    StateKey::node(pipeline, &format!("{source}/confirmed"))
+}
+
+/// Notes positions before the server is told them.
+#[derive(Clone)]
+pub(super) struct Note {
+    store: Arc<dyn StateStore>,
+    key: StateKey,
+}
+
+impl Note {
+    /// Durable on return. Blocks.
+    pub(super) fn confirmed(&self, lsn: u64) -> Result<(), CodedError> {
+        self.store.store(&[(self.key.clone(), Some(Lsn(lsn).to_string().into()))])
     }
 }
 
@@ -192,6 +226,14 @@ mod tests {
         assert_eq!(documents.requests().unwrap(), BTreeSet::new());
         store.store(&[(StateKey::node("p", "s"), Some(serde_json::json!({ "slot": 1 })))]).unwrap();
         assert_eq!(documents.load().unwrap_err().code.id, "PG0025");
+        let shared: Arc<dyn StateStore> = Arc::new(MemoryState::default());
+        let noted = Documents { store: &*shared, ..documents };
+        assert_eq!(noted.confirmed().unwrap(), None);
+        Documents::note(&shared, "p", "s").confirmed(0x16_0000_0001).unwrap();
+        assert_eq!(noted.confirmed().unwrap(), Some(0x16_0000_0001));
+        assert_eq!(noted.tables().unwrap(), BTreeMap::new());
+        noted.clear().unwrap();
+        assert_eq!(noted.confirmed().unwrap(), None);
         documents.clear().unwrap();
         assert_eq!(documents.load().unwrap(), None);
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! credit ──> read ──> frame ──> assemble ──Chunk──> dataflow
 //!                       │ Relation: a look-up on the side connection
+//!                       │ a transaction in progress: `streamed`
 //! ```
 //! What comes beside the stream (`join`) is handled between its reads, and while it waits.
 //!
@@ -15,14 +16,16 @@
 use super::catalog::Catalog;
 use super::connect::{ReadChunk, Replication, ReplicationReader};
 use super::credit::Held;
-use super::frame::{self, Frame};
+use super::frame::{self, DATA_HEADER, Frame};
+use super::hold::Hold;
 use super::join::Joins;
 use super::quote::{identifier, replication_literal};
 use super::report::{self, Reporter};
-use super::run::{Run, stopped};
+use super::run::{Run, stopped, within};
 use super::setup::Server;
 use super::{assemble::StreamError, codes, snapshot};
 use crate::contract::{Chunk, CodedError, Lsn, Phase, TableSchema, Ts};
+use crate::failpoint;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -55,10 +58,18 @@ pub(super) struct Prepared {
 /// Tables by `schema.table`: the object id, and the commits whose changes the stream gives.
 pub(super) type Known = BTreeMap<String, (u32, (u64, u64))>;
 
-/// The command that starts the stream.
-pub(super) fn command(slot: &str, publication: &str, start: u64) -> String {
+/// The command that starts the stream: with the highest protocol that the server has, and transactions in progress
+/// where it can send them. `two_phase` is not asked for, so that prepared transactions come at their commit.
+pub(super) fn command(slot: &str, publication: &str, start: u64, version: u32, streaming: bool) -> String {
+    let protocol = match version {
+        0..140_000 => 1,
+        140_000..150_000 => 2,
+        150_000..160_000 => 3,
+        _ => 4,
+    };
+    let streaming = if streaming && protocol > 1 { ", streaming 'on'" } else { "" };
     format!(
-        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{protocol}', publication_names {}{streaming})",
         identifier(slot),
         Lsn(start),
         replication_literal(&identifier(publication))
@@ -70,6 +81,8 @@ pub(super) struct Session<'a> {
     pub run: &'a mut Run,
     pub client: Arc<Client>,
     pub server: Server,
+    /// Transactions in progress.
+    pub hold: Hold,
     bell: Arc<Notify>,
     pub known: Known,
     pub joins: Joins,
@@ -82,8 +95,10 @@ impl Run {
     /// Streams until stopped, or until something fails.
     pub(super) async fn stream(&mut self, prepared: Prepared) -> Result<(), CodedError> {
         let Prepared { server, client, replication, start, known } = prepared;
-        let command = command(&self.settings.slot, &self.settings.publication, start);
-        let (mut reader, writer) = replication.start(&command).await?.split();
+        let settings = &self.settings;
+        let command = command(&settings.slot, &settings.publication, start, server.version, settings.streaming);
+        let started = within(settings.receive_timeout, "starting to stream", replication.start(&command)).await?;
+        let (mut reader, writer) = started.split();
         self.confirm.lock().unwrap_or_else(PoisonError::into_inner).start(start);
         self.assembler.start(start);
         // New tables have not been looked for yet.
@@ -94,6 +109,7 @@ impl Run {
             self.status.table(table, |table| table.phase = if *from == u64::MAX { Phase::Starting } else { phase });
         }
         info!(slot = self.settings.slot, lsn = %Lsn(start), "streaming");
+        let hold = Hold::new(&self.settings.spill, &self.settings.spill_name, Arc::clone(&self.status));
         let bell = Arc::new(Notify::new());
         let (finish, finished) = oneshot::channel();
         let mut tasks = JoinSet::new();
@@ -103,14 +119,16 @@ impl Run {
             durable: self.durable.clone(),
             status: Arc::clone(&self.status),
             every: report::pace(server.sender_timeout),
+            note: Some(self.note()),
+            noted: self.documents().confirmed()?.unwrap_or(0),
             bell: Arc::clone(&bell),
         };
         tasks.spawn(reporter.run(finished));
         let (beat, standby, status) = (self.settings.heartbeat.0, server.standby, Arc::clone(&self.status));
         let side = Arc::clone(&client);
-        tasks.spawn(report::heartbeat(side, beat, standby, status));
+        tasks.spawn(report::heartbeat(side, beat, standby, status, self.settings.receive_timeout));
         let joins = Joins::new(self.durable.clone());
-        let mut session = Session { run: self, client, server, bell, known, joins, sent: Ts::default(), told: None };
+        let mut session = Session { run: self, client, server, hold, bell, known, joins, sent: Ts::default(), told: None };
         session.read(&mut reader, &mut tasks).await?;
         session.close(reader, finish).await
     }
@@ -123,10 +141,11 @@ impl Session<'_> {
         let mut want = READ_LEAST;
         self.send(None)?;
         loop {
-            let (credits, most) = (self.run.credits.clone(), want);
+            let (credits, most, patience) = (self.run.credits.clone(), want, self.run.settings.receive_timeout);
             let mut read = std::pin::pin!(async {
                 let held = Held::take(&credits, most as u32).await;
-                (held, reader.read(most).await)
+                // The reporter asks for keepalives: a server that is there is never silent for long.
+                (held, within(patience, "sending changes", reader.read(most)).await)
             });
             let (held, chunk) = loop {
                 let pause = self.pause();
@@ -146,6 +165,7 @@ impl Session<'_> {
                     (held, chunk) = &mut read, if pause.is_zero() => break (held, chunk?),
                 }
             };
+            failpoint::reach("source.read");
             self.run.advanced = true;
             want = (chunk.bytes.len() * 2).clamp(READ_LEAST, READ_MOST);
             self.take(&chunk, held).await?;
@@ -159,21 +179,38 @@ impl Session<'_> {
     /// Handles what one read gave.
     async fn take(&mut self, chunk: &ReadChunk, mut held: Held) -> Result<(), CodedError> {
         self.run.status.bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+        held.settle(chunk.bytes.len()).await;
+        let mut sent = 0;
         for (start, end) in &chunk.messages {
             let payload = chunk.bytes.get(*start as usize..*end as usize);
             let payload = payload.ok_or(StreamError::Frame(frame::FrameError::Truncated("payload")))?;
-            match frame::parse(payload).map_err(StreamError::from)? {
+            let frame = if self.hold.in_block() { frame::parse_in_block(payload) } else { frame::parse(payload) };
+            match frame.map_err(StreamError::from)? {
                 Frame::Relation(relation) => self.relation(&relation).await?,
                 Frame::Type { oid, name } => self.run.catalog.announce(oid, name),
+                frame @ (Frame::Streamed { .. } | Frame::StreamStart { .. } | Frame::StreamStop | Frame::StreamAbort { .. }) => {
+                    self.streamed(&frame).await?;
+                }
+                Frame::StreamCommit(commit) => {
+                    self.send(Some(held.split(*end as usize - sent)))?;
+                    sent = *end as usize;
+                    // What follows in this read is small. Held back, its credit could be what the transaction waits for.
+                    drop(held);
+                    self.committed(commit).await?;
+                    held = Held::take(&self.run.credits, 0).await;
+                    held.settle(chunk.bytes.len().saturating_sub(sent)).await;
+                    if *self.run.stop.borrow() {
+                        return Ok(());
+                    }
+                }
                 frame => {
                     if let Frame::Keepalive { wal_end, reply } = frame {
                         self.keepalive(wal_end, reply);
                     }
-                    self.run.assembler.frame(&frame, &chunk.bytes, *start, *end)?;
+                    self.run.assembler.frame(&frame, &chunk.bytes, start.saturating_add(DATA_HEADER as u32), *end)?;
                 }
             }
         }
-        held.settle(chunk.bytes.len()).await;
         self.send(Some(held))
     }
 
@@ -187,7 +224,7 @@ impl Session<'_> {
     }
 
     /// Sends what was assembled, with its credit. Without rows the credit goes back.
-    fn send(&mut self, held: Option<Held>) -> Result<(), CodedError> {
+    pub(super) fn send(&mut self, held: Option<Held>) -> Result<(), CodedError> {
         let made = self.run.assembler.finish();
         let status = Arc::clone(&self.run.status);
         status.changes.fetch_add(made.changes, Ordering::Relaxed);
@@ -211,7 +248,10 @@ impl Session<'_> {
         self.told = Some(Instant::now());
         let credit = held.filter(|_| !made.items.is_empty()).map_or(0, Held::hand_over);
         let upper = self.run.clock.main(made.upper);
-        self.run.send(Chunk { items: made.items, upper, credit })
+        failpoint::reach("source.send");
+        let sent = self.run.send(Chunk { items: made.items, upper, credit });
+        failpoint::reach("source.sent");
+        sent
     }
 
     /// Says when a table was not there at the start, and is not copied.
@@ -224,7 +264,7 @@ impl Session<'_> {
         }
     }
 
-    async fn relation(&mut self, relation: &frame::Relation) -> Result<(), CodedError> {
+    pub(super) async fn relation(&mut self, relation: &frame::Relation) -> Result<(), CodedError> {
         let (schema, name) = (&relation.schema, &relation.name);
         let system = schema.starts_with("pg_") || schema == "information_schema";
         if system || !self.run.settings.tables.matches(schema, name) {
@@ -232,7 +272,8 @@ impl Session<'_> {
             return Ok(());
         }
         let catalog: &mut Catalog = &mut self.run.catalog;
-        let table = catalog.reconcile(&self.client, relation).await?;
+        let looked = catalog.reconcile(&self.client, relation);
+        let table = within(self.run.settings.receive_timeout, "describing a table", looked).await?;
         let window = self.window(relation.id, &table.full_name());
         self.run.assembler.relation(relation.id, Some(table));
         self.run.assembler.limit(relation.id, window);
@@ -280,8 +321,22 @@ mod tests {
     #[test]
     fn names_in_the_command_are_quoted() {
         assert_eq!(
-            command("s", "a'b\"c", 0x16_0000_0001),
+            command("s", "a'b\"c", 0x16_0000_0001, 130_000, true),
             "START_REPLICATION SLOT \"s\" LOGICAL 16/1 (proto_version '1', publication_names '\"a''b\"\"c\"')"
         );
+    }
+
+    #[test]
+    fn options_by_version() {
+        for (version, streaming, expected) in [
+            (130_023, true, "(proto_version '1', publication_names '\"p\"')"),
+            (140_019, true, "(proto_version '2', publication_names '\"p\"', streaming 'on')"),
+            (140_019, false, "(proto_version '2', publication_names '\"p\"')"),
+            (150_018, true, "(proto_version '3', publication_names '\"p\"', streaming 'on')"),
+            (160_000, true, "(proto_version '4', publication_names '\"p\"', streaming 'on')"),
+            (180_004, false, "(proto_version '4', publication_names '\"p\"')"),
+        ] {
+            assert_eq!(command("s", "p", 1, version, streaming).split_once("0/1 ").unwrap().1, expected);
+        }
     }
 }

@@ -104,7 +104,11 @@ impl Types {
         if let Some(family) = ColumnType::built_in(oid, modifier) {
             return family;
         }
-        let (Some(facts), Some(depth)) = (self.facts.get(&oid), depth.checked_sub(1)) else { return ColumnType::Other };
+        let Some(depth) = depth.checked_sub(1) else { return ColumnType::Other };
+        let Some(facts) = self.facts.get(&oid) else {
+            // Dropped before it was looked up: the stream has announced it by the name of its base type.
+            return self.names.get(&oid).and_then(|name| named(name)).unwrap_or(ColumnType::Other);
+        };
         match facts.kind {
             b'd' => self.family_at(facts.base, facts.modifier, depth),
             b'e' => ColumnType::Text,
@@ -137,6 +141,33 @@ impl Types {
         }
         oid
     }
+}
+
+/// The family of a built-in type by its name in `pg_type`, or of an array of one.
+fn named(name: &str) -> Option<ColumnType> {
+    let oid = match name {
+        "bool" => 16,
+        "bytea" => 17,
+        "char" | "name" | "text" | "bpchar" | "varchar" => 25,
+        "int8" => 20,
+        "int2" => 21,
+        "int4" => 23,
+        "oid" | "xid" | "cid" => 26,
+        "json" => 114,
+        "jsonb" => 3802,
+        "float4" => 700,
+        "float8" => 701,
+        "date" => 1082,
+        "time" => 1083,
+        "timetz" => 1266,
+        "timestamp" => 1114,
+        "timestamptz" => 1184,
+        "interval" => 1186,
+        "numeric" => 1700,
+        "uuid" => 2950,
+        other => return other.strip_prefix('_').and_then(named).map(|element| ColumnType::Array(Box::new(element))),
+    };
+    ColumnType::built_in(oid, -1)
 }
 
 #[cfg(test)]
@@ -229,5 +260,9 @@ mod tests {
             assert_eq!(&types.select(row.get(0), row.get(1)), select, "{name}");
         }
         assert_eq!(types.family(4_000_000_000, -1), T::Other);
+        for (name, family) in [("int4", T::Int4), ("_timestamptz", array(T::TimestampTz)), ("shop.mood", T::Other), ("_shop", T::Other)] {
+            types.announce(4_000_000_001, name.into());
+            assert_eq!(types.family(4_000_000_001, -1), family, "{name}");
+        }
     }
 }

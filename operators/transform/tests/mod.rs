@@ -84,7 +84,7 @@ pub(super) async fn table(client: &Client, name: &str) -> TableSchema {
         let ty = if field(5) == "A" { ColumnType::Array(Box::new(family(element, modifier))) } else { family(oid, modifier) };
         let key = (field(0) == "id").then_some(0);
         let pg_type = PgType { oid, modifier, name: field(3).into() };
-        Column { name: field(0).into(), ty, pg_type, nullable: key.is_none(), key, missing: None }
+        Column { name: field(0).into(), ty, pg_type, nullable: key.is_none(), key, missing: None, number: None, filled: false }
     });
     TableSchema {
         source: "s".into(),
@@ -93,6 +93,7 @@ pub(super) async fn table(client: &Client, name: &str) -> TableSchema {
         name: name.into(),
         columns: columns.collect(),
         identity: ReplicaIdentity::Default,
+        storage: None,
     }
 }
 
@@ -159,6 +160,8 @@ pub(super) fn column(name: &str, ty: ColumnType, oid: u32, type_name: &str) -> C
         nullable: key.is_none(),
         key,
         missing: None,
+        number: None,
+        filled: false,
     }
 }
 
@@ -176,6 +179,7 @@ pub(super) fn orders() -> TableSchema {
             column("note", ColumnType::Text, 25, "text"),
         ],
         identity: ReplicaIdentity::Default,
+        storage: None,
     }
 }
 

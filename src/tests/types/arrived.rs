@@ -12,6 +12,7 @@ use arrow::datatypes::{Decimal128Type, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
 use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -45,6 +46,20 @@ impl Arrived {
     }
 }
 
+/// A line without its values, some of which are numbers beyond a double's range.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Line {
+    #[serde(rename = "_op")]
+    op: String,
+    #[serde(rename = "_unchanged")]
+    unchanged: Value,
+    #[serde(rename = "_etl_exact")]
+    exact: Value,
+    id: Value,
+    k: Value,
+}
+
 fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -58,10 +73,10 @@ pub(crate) fn ndjson(folder: &Path, key: &str) -> Arrived {
     let mut arrived = Arrived::default();
     for file in files(folder, "ndjson") {
         for line in std::fs::read_to_string(file).unwrap().lines() {
-            let row: Value = serde_json::from_str(line).unwrap();
+            let row: Line = serde_json::from_str(line).unwrap();
             // with the exact text a key is told from one whose JSON says less
-            let id = format!("{} {}", row[key], row["_etl_exact"][key]);
-            arrived.add(row["_op"].as_str().unwrap(), id, line.to_owned(), row["_unchanged"].is_array());
+            let id = format!("{} {} {}", row.id, row.k, row.exact[key]);
+            arrived.add(&row.op, id, line.to_owned(), row.unchanged.is_array());
         }
     }
     arrived

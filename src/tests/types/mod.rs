@@ -61,7 +61,9 @@ async fn assert_arrived(client: &Client, project: &Project, snowflake: &LocalSno
     let mut check = async |sink: &str, rows: Vec<arrived::Lines>| {
         compare::load(client, &table.name, rows).await;
         let differences = compare::differences(client, &table.name, &table.columns).await;
-        found.extend(differences.into_iter().map(|difference| format!("{sink}: {difference}")));
+        // the SQL API spells a negative zero as 0, which it equals
+        let known = |difference: &String| sink == "Snowflake" && difference.ends_with("'-0' is not '0'");
+        found.extend(differences.into_iter().filter(|d| !known(d)).map(|difference| format!("{sink}: {difference}")));
     };
     check("NDJSON", arrived::ndjson(&project.path().join("lines").join(&folder), "id").rows().collect()).await;
     let documents = names(&|c| c.compare != Compare::Text || c.documented == "array");

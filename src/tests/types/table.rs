@@ -283,6 +283,20 @@ pub(crate) const BASES: &[Case] = &[
 const ROUNDED: &[&str] =
     &["0", "1 year 2 mons -3 days 04:05:06.789", "-1 mons +1 day -00:00:00.000001", "-178000000 years", "100:59:59.5", "-13 mons"];
 
+/// Not the last microsecond of all: rounded, it is a value that PostgreSQL writes and does not read.
+const ROUNDED_STAMPS: &[&str] = &[
+    "2026-11-23 01:02:03.123456",
+    "9999-12-31 23:59:59.999999",
+    "294276-12-31 23:59:59",
+    "0001-12-31 23:59:59.999999 BC",
+    "4714-11-24 00:00:00.6 BC",
+    "infinity",
+    "-infinity",
+];
+
+/// Types that have no receive function: `json_populate_record` asks for one to check a domain over them.
+pub(crate) const WITHOUT_DOMAINS: &[&str] = &["aclitem", "isbn"];
+
 /// Types with modifiers.
 pub(crate) const MODIFIED: &[Case] = &[
     ("numeric(1,0)", &["9", "-9", "NaN"]),
@@ -304,12 +318,12 @@ pub(crate) const MODIFIED: &[Case] = &[
     ("time(3)", TIMES),
     ("time(6)", TIMES),
     ("time(2) with time zone", TIMETZS),
-    ("timestamp(0)", TIMESTAMPS),
-    ("timestamp(1)", TIMESTAMPS),
-    ("timestamp(3)", TIMESTAMPS),
+    ("timestamp(0)", ROUNDED_STAMPS),
+    ("timestamp(1)", ROUNDED_STAMPS),
+    ("timestamp(3)", ROUNDED_STAMPS),
     ("timestamp(6)", TIMESTAMPS),
-    ("timestamp(0) with time zone", TIMESTAMPTZS),
-    ("timestamp(3) with time zone", TIMESTAMPTZS),
+    ("timestamp(0) with time zone", ROUNDED_STAMPS),
+    ("timestamp(3) with time zone", ROUNDED_STAMPS),
     ("interval(0)", ROUNDED),
     ("interval(3)", ROUNDED),
     ("interval year", ROUNDED),

@@ -75,7 +75,7 @@ async fn a_second_opener_takes_the_turn_and_rows_stay_single() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rejected_rows_stop_the_pipeline_and_stay_in_mind() {
     let server = server().await;
-    let sink = sink(&server, json!({}));
+    let sink = sink(&server, json!({ "dead_letter": "stop" }));
     let table = items();
     let run = Run::start(&sink).await;
     run.rows(batch(&table, &inserts(3)));

@@ -4,6 +4,7 @@ mod faults;
 mod landing;
 mod merging;
 mod model;
+mod poison;
 mod schema_changes;
 
 use crate::contract::{
@@ -29,6 +30,8 @@ pub(super) fn schema(source: &str, schema: &str, name: &str, columns: &[(&str, C
         nullable: at as u16 >= key,
         key: ((at as u16) < key).then_some(at as u16),
         missing: None,
+        number: Some(at as i16 + 1),
+        filled: false,
     };
     Arc::new(TableSchema {
         source: source.into(),
@@ -37,6 +40,7 @@ pub(super) fn schema(source: &str, schema: &str, name: &str, columns: &[(&str, C
         name: name.into(),
         columns: columns.iter().enumerate().map(column).collect(),
         identity: ReplicaIdentity::Default,
+        storage: None,
     })
 }
 

@@ -9,6 +9,7 @@ fn with(columns: &[(&str, ColumnType, Option<&str>)]) -> Arc<TableSchema> {
     for (name, ty, missing) in columns {
         let mut column = table.columns[3].clone();
         (column.name, column.ty, column.missing) = ((*name).into(), ty.clone(), missing.map(Into::into));
+        column.number = Some(table.columns.len() as i16 + 1);
         table.columns.push(column);
     }
     Arc::new(table)
@@ -73,9 +74,128 @@ async fn changes_that_are_not_wanted_or_not_possible() {
     run.rows(batch(&items(), &[insert(1, 0, 1, "x")]));
     let mut other = (*items()).clone();
     other.columns[3].ty = ColumnType::Text;
-    let other = Arc::new(other);
-    run.mark(Mark::Schema { table: other });
+    run.rows(as_text(&Arc::new(other), &[insert(2, 0, 2, "y")]));
     assert_eq!(run.failed().await.code.id, "SF0008");
+}
+
+/// Changes of a table whose column `n` is a text.
+fn as_text(table: &Arc<TableSchema>, changes: &[Change]) -> RowBatch {
+    let mut rows = batch(table, changes);
+    rows.columns[3] = Arc::new(changes.iter().map(|c| c.n.map(|n| format!("<{n}>"))).collect::<StringArray>());
+    rows
+}
+
+/// `items` changed.
+fn altered(change: impl FnOnce(&mut TableSchema)) -> Arc<TableSchema> {
+    let mut table = (*items()).clone();
+    change(&mut table);
+    Arc::new(table)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_renamed_swapped_and_added_again_keep_what_existing_rows_have() {
+    let server = server().await;
+    // Nothing is merged by time: only before a change, and at the end.
+    let sink = sink(&server, json!({ "merge": { "interval": "1h" } }));
+    let renamed = altered(|t| t.columns[1].name = "title".into());
+    let swapped = altered(|t| (t.columns[1].name, t.columns[2].name) = ("b".into(), "title".into()));
+    let again = altered(|t| {
+        (t.columns[1].name, t.columns[2].name) = ("b".into(), "title".into());
+        (t.columns[3].number, t.columns[3].missing) = (Some(5), Some("9".into()));
+    });
+    let kept = Change { op: Op::Update, a: Err(()), n: Some(10), ..insert(2, 0, 1, "") };
+    let deliver = |run: &Run| {
+        run.rows(batch(&items(), &[insert(1, 0, 1, "x"), insert(1, 1, 2, "y")]));
+        run.rows(batch(&renamed, &[kept.clone(), insert(2, 2, 3, "z")]));
+        run.mark(Mark::Schema { table: Arc::clone(&swapped) });
+        run.rows(batch(&swapped, &[insert(3, 0, 4, "q")]));
+        run.rows(batch(&again, &[insert(4, 0, 5, "r")]));
+    };
+    let target = "SELECT ID, B, TITLE, N FROM RAW.SHOP.ITEMS ORDER BY ID";
+    let run = Run::start(&sink).await;
+    deliver(&run);
+    run.upper(4);
+    run.finish().await.unwrap();
+    assert_eq!(rows(&server, target).await, ["1 x ∅ 9", "2 y ∅ 9", "3 z ∅ 9", "4 q ∅ 9", "5 r ∅ 5"]);
+    // All of it again, as after a crash, and one more.
+    let run = Run::start(&sink).await;
+    deliver(&run);
+    run.rows(batch(&again, &[Change { op: Op::Update, n: Some(50), ..insert(5, 0, 2, "y2") }]));
+    run.upper(5);
+    run.finish().await.unwrap();
+    assert_eq!(rows(&server, target).await, ["1 x ∅ 9", "2 y2 ∅ 50", "3 z ∅ 9", "4 q ∅ 9", "5 r ∅ 5"]);
+    // The history has each row once, in the columns of its time; what was dropped stays.
+    let landed = rows(&server, "SELECT _OP, ID, A, B, TITLE FROM RAW.SHOP.ITEMS__CHANGES ORDER BY _SEQ").await;
+    assert_eq!(landed, ["i 1 x ∅ ∅", "i 2 y ∅ ∅", "u 1 ∅ ∅ ∅", "i 3 ∅ ∅ z", "i 4 ∅ q ∅", "i 5 ∅ r ∅", "u 2 ∅ y2 ∅"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_key_applies_from_its_row_on() {
+    let server = server().await;
+    let sink = sink(&server, json!({ "merge": { "interval": "1h" }, "channels": 3 }));
+    let keyed = altered(|t| (t.columns[0].key, t.columns[3].key, t.columns[3].nullable) = (Some(1), Some(0), false));
+    let deliver = |run: &Run| {
+        run.rows(batch(&items(), &[insert(1, 0, 1, "x"), insert(1, 2, 2, "y"), insert(1, 4, 3, "z")]));
+        // Deletes say the key of their time, in the middle of a transaction too.
+        run.rows(batch(&items(), &[Change { op: Op::Delete, a: Ok(None), n: None, ..insert(2, 0, 2, "") }]));
+        run.rows(batch(&keyed, &[insert(2, 2, 4, "w"), Change { op: Op::Delete, a: Ok(None), ..insert(2, 4, 3, "") }]));
+    };
+    for _ in 0..2 {
+        let run = Run::start(&sink).await;
+        deliver(&run);
+        run.upper(2);
+        run.finish().await.unwrap();
+        assert_eq!(rows(&server, "SELECT ID, A, N FROM RAW.SHOP.ITEMS ORDER BY ID").await, ["1 x 1", "4 w 4"]);
+    }
+    assert_eq!(rows(&server, "SELECT KEY_COLUMNS FROM RAW.SHOP._ETL_STREAM_PROGRESS").await, ["[\"ID\",\"N\"]"]);
+    assert_eq!(rows(&server, "SELECT COUNT(*) FROM RAW.SHOP.ITEMS__CHANGES").await, ["6"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_known_of_existing_rows_is_copied_anew() {
+    let server = server().await;
+    let storage = |file| Some(crate::contract::Storage { file, current: true });
+    let first = altered(|t| t.storage = storage(1));
+    let filled = altered(|t| {
+        let mut column = t.columns[3].clone();
+        (column.name, column.number, column.filled) = ("drawn".into(), Some(5), true);
+        t.columns.push(column);
+        t.storage = storage(2);
+    });
+    let recreated = altered(|t| (t.id, t.storage, t.columns[3].ty) = (2, storage(3), ColumnType::Text));
+    let retyped = altered(|t| (t.storage, t.columns[1].pg_type.oid, t.columns[1].pg_type.modifier) = (storage(1), 1042, 14));
+    let narrower = altered(|t| {
+        (t.columns[1].pg_type.oid, t.columns[1].pg_type.modifier) = (1042, 9);
+    });
+    for (schema, before, after, why) in [
+        ("FILLED", &first, &filled, "a value of its own"),
+        ("RECREATED", &first, &recreated, "another table"),
+        ("RETYPED", &retyped, &narrower, "the type of column"),
+    ] {
+        let sink = sink(&server, json!({ "schema": schema }));
+        let run = Run::start(&sink).await;
+        run.rows(batch(before, &[insert(1, 0, 1, "x"), insert(1, 2, 2, "y")]));
+        let changed = |changes: &[Change]| match schema {
+            "RECREATED" => as_text(after, changes),
+            "FILLED" => rows_with(after, changes, vec![Arc::new(changes.iter().map(|c| c.n).collect::<arrow::array::Int32Array>())]),
+            _ => batch(after, changes),
+        };
+        run.rows(changed(&[insert(2, 0, 3, "z")]));
+        let error = run.failed().await;
+        assert_eq!(error.code.id, "SF0008");
+        assert!(error.message.contains(why), "{schema}: {error}");
+        assert!(error.hint.as_deref().is_some_and(|h| h.contains("resync")), "{schema}");
+        let run = Run::start(&sink).await;
+        run.mark(Mark::SnapshotBegin { table: Arc::clone(after), lsn: 9, replaces: None });
+        run.rows(changed(&[Change { op: Op::Read, ..insert(9, 0, 7, "new") }]));
+        run.mark(Mark::SnapshotEnd { table: Arc::clone(after), lsn: 9 });
+        run.rows(changed(&[insert(10, 0, 8, "later")]));
+        run.upper(10);
+        run.finish().await.unwrap();
+        let n = if schema == "RECREATED" { ["<7>", "<8>"] } else { ["7", "8"] };
+        let found = rows(&server, &format!("SELECT ID, A, N FROM RAW.{schema}.ITEMS ORDER BY ID")).await;
+        assert_eq!(found, [format!("7 new {}", n[0]), format!("8 later {}", n[1])], "{schema}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

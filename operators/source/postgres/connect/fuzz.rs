@@ -65,7 +65,8 @@ pub(crate) fn passfile(bytes: &[u8]) {
 pub(crate) fn replication_stream(bytes: &[u8]) {
     let mut feed = Feed(bytes);
     let step = usize::from(feed.byte()).max(1);
-    let sent = &feed.0[..feed.0.len().min(32 << 10)];
+    // a read for each step: not too many
+    let sent = &feed.0[..feed.0.len().min(128 * step)];
     let drain = async |max: usize| {
         let (mut server, ours) = UnixStream::pair().expect("a pair of sockets");
         let (mut reader, _writer) = ReplicationStream::new(Wire::new(Socket::Unix(ours)), "a test".into()).split();

@@ -33,9 +33,16 @@ pub(super) struct Keepalive {
 }
 
 impl Default for Keepalive {
-    /// A peer that is gone is noticed within two minutes; the system's own default is two hours.
+    /// A peer that is gone is noticed within two minutes, whether or not it owes us an acknowledgement; the
+    /// system's own defaults are two hours and a quarter of one.
     fn default() -> Self {
-        Self { on: true, idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6, user_timeout: None }
+        Self {
+            on: true,
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(10),
+            count: 6,
+            user_timeout: Some(Duration::from_secs(120)),
+        }
     }
 }
 

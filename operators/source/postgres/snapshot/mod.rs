@@ -37,6 +37,7 @@ use crate::contract::{
     Chunk, ChunkSender, Class, CodedError, Commit, Credits, Format, Item, Mark, Phase, RawItem, RawRow, RawRows, SourceStatus, TableSchema,
     Ts,
 };
+use crate::failpoint;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use std::pin::pin;
@@ -302,6 +303,7 @@ impl<'a> Feeder<'a> {
     /// names and keys while nothing is written, and ends tables that have no unit at all (a root without
     /// partitions).
     fn begin(&mut self) -> Result<(), CodedError> {
+        failpoint::reach("snapshot.begin");
         self.out.send(Chunk { items: Vec::new(), upper: Ts::new(self.lsn, 0), credit: 0 }).map_err(closed)?;
         for (progress, planned) in self.progress.iter().zip(self.planned) {
             self.status.table(&progress.name, |table| {
@@ -349,6 +351,7 @@ impl<'a> Feeder<'a> {
                 self.send(vec![raw], held.hand_over())
             }
             Event::UnitDone { .. } => {
+                failpoint::reach("snapshot.range");
                 self.progress[table].units_left -= 1;
                 if self.progress[table].units_left > 0 || !self.marks { Ok(()) } else { self.send(vec![self.mark_end(table)], 0) }
             }
@@ -357,6 +360,7 @@ impl<'a> Feeder<'a> {
 
     /// Moves time past the snapshot.
     fn end(&mut self) -> Result<(), CodedError> {
+        failpoint::reach("snapshot.end");
         debug_assert!(self.progress.iter().all(|p| p.units_left == 0), "a worker that ends early is an error");
         self.out.send(Chunk { items: Vec::new(), upper: Ts::after(self.lsn), credit: 0 }).map_err(closed)
     }

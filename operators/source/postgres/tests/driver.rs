@@ -38,6 +38,8 @@ pub(super) struct Replica {
     pub tables: BTreeMap<String, BTreeMap<String, Vec<Option<String>>>>,
     /// Marks, rows and truncates in order, short.
     pub log: Vec<String>,
+    /// Changes in order, each with the columns that it was read by.
+    pub seen: Vec<String>,
     /// The last schema by table.
     pub schemas: BTreeMap<String, TableSchema>,
     /// Every token by table.
@@ -134,6 +136,7 @@ impl Replica {
             (None, Some(new), b'U') => Some(table.remove(&key(new)).unwrap_or_else(|| panic!("{name}: no row to change"))),
             _ => None,
         };
+        self.seen.push(described(op, &raw.table, new.as_deref().or(old.as_deref()).unwrap_or_default()));
         if let Some(new) = new {
             let values = new.iter().enumerate().map(|(i, field)| match field {
                 Field::Null => None,
@@ -153,6 +156,23 @@ enum Field {
     Null,
     Unchanged,
     Value(String),
+}
+
+/// `I t id#1*Int4=1 …`: each column with its number, whether it is of the key, its family and its value.
+fn described(op: u8, table: &TableSchema, values: &[Field]) -> String {
+    let mut line = format!("{} {}", op as char, table.name);
+    assert_eq!(table.columns.len(), values.len(), "{}: columns and values", table.name);
+    for (column, value) in table.columns.iter().zip(values) {
+        let number = column.number.map_or_else(|| "?".into(), |n| n.to_string());
+        let key = if column.key.is_some() { "*" } else { ":" };
+        let value = match value {
+            Field::Null => "∅",
+            Field::Unchanged => "…",
+            Field::Value(value) => value,
+        };
+        line += &format!(" {}#{number}{key}{:?}={value}", column.name, column.ty);
+    }
+    line
 }
 
 fn text(rest: &mut &[u8]) -> Vec<Field> {
@@ -343,6 +363,12 @@ impl Driver {
         self.stop.send_replace(true);
         tokio::time::timeout(DEADLINE, self.run).await.expect("the source stops").expect("no panic").expect("a good end");
         std::mem::take(&mut *self.shared.replica.lock().unwrap())
+    }
+
+    /// Stops in good order while the sink takes nothing more; what has arrived is durable then.
+    pub(super) async fn stop_stalled(self) -> Replica {
+        self.shared.auto.store(true, Ordering::Release);
+        self.stop().await
     }
 
     /// Ends it as a crash would.

@@ -54,6 +54,10 @@ def rewrite(tree: exp.Expr, context: Context) -> exp.Expr:
         exp.CurrentRegion: "LOCAL",
     }
 
+    def inner(node: exp.Expr) -> exp.Expr:
+        """What a replaced node has inside: the walk does not go there by itself."""
+        return node.transform(one)
+
     def one(node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.ArrayContains):
             return call("json_contains", node.this, call("to_json", _without_variant(node.expression)))
@@ -63,11 +67,11 @@ def rewrite(tree: exp.Expr, context: Context) -> exp.Expr:
             plain = exp.TryCast if node.args.get("safe") else exp.Cast
             return plain(this=node.this, to=exp.DataType(this=exp.DataType.Type.JSON, nested=False))
         if isinstance(node, exp.ObjectInsert):
-            return call("json_merge_patch", node.this, call("json_object", node.args["key"], node.args["value"]))
+            return call("json_merge_patch", inner(node.this), call("json_object", node.args["key"], inner(node.args["value"])))
         if isinstance(node, exp.Anonymous) and node.name.upper() == "OBJECT_DELETE":
             target, *keys = node.expressions
             pairs = [part for key in keys for part in (key, exp.Null())]
-            return call("json_merge_patch", target, call("json_object", *pairs))
+            return call("json_merge_patch", inner(target), call("json_object", *pairs))
         if isinstance(node, exp.Cast) and node.to.this == exp.DataType.Type.VARIANT:
             return call("to_json", node.this)
         if isinstance(node, exp.Cast) and node.to.this in (exp.DataType.Type.ARRAY, exp.DataType.Type.OBJECT):
