@@ -40,7 +40,7 @@ pub use node::{BuildContext, Finding, Findings, NodeConfig, Operator, OperatorCo
 pub use position::{Lsn, Token, Ts};
 pub use raw::{Commit, Format, RawItem, RawItems, RawRow, RawRows};
 pub use registry::{Kind, NodeType, ParseNode, ParsedNode, Registry};
-pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, Storage, TableId, TableSchema};
+pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, Storage, TableId, TableSchema, qualified};
 pub use settings::{ByteSize, CFG_SECRET, Period, Secret, SecretString, TablePattern, TableSelection};
 pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySettings, Sink, Writer, WriterContext};
 pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};

@@ -197,11 +197,21 @@ pub struct TableSchema {
     pub storage: Option<Storage>,
 }
 
+/// A table as `schema.table`, for people and for keys of the state: a part that has a dot or a quote is quoted, so that
+/// no two tables share a name.
+#[must_use]
+pub fn qualified(schema: &str, table: &str) -> String {
+    let part = |name: &str| {
+        if name.contains(['.', '"']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_owned() }
+    };
+    format!("{}.{}", part(schema), part(table))
+}
+
 impl TableSchema {
     /// `schema.table`, for messages and patterns; not an SQL identifier.
     #[must_use]
     pub fn full_name(&self) -> String {
-        format!("{}.{}", self.schema, self.name)
+        qualified(&self.schema, &self.name)
     }
 
     /// The key's column indices, in key order. Empty: the table has no key.
@@ -229,5 +239,23 @@ impl TableSchema {
             }
         }
         hash ^ (hash >> 32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::qualified;
+
+    #[test]
+    fn no_two_tables_share_a_name() {
+        for (schema, table, name) in [
+            ("public", "orders", "public.orders"),
+            ("x.y", "z", "\"x.y\".z"),
+            ("x", "y.z", "x.\"y.z\""),
+            ("a\"b", "c", "\"a\"\"b\".c"),
+            ("Ünï", "with space", "Ünï.with space"),
+        ] {
+            assert_eq!(qualified(schema, table), name);
+        }
     }
 }

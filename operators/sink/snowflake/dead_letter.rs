@@ -10,7 +10,7 @@ use super::letter_table::{Kept, LetterTable};
 use super::names::TableName;
 use super::progress::ProgressKey;
 use super::sql::literal;
-use crate::contract::{CodedError, Token};
+use crate::contract::{CodedError, Token, qualified};
 use std::collections::{BTreeMap, HashMap};
 
 /// See the module.
@@ -94,7 +94,7 @@ impl DeadLetters {
             }
             Self::Stop => {}
         }
-        let full_name = format!("{}.{}", table.schema, table.table);
+        let full_name = qualified(&table.schema, &table.table);
         for (code, (rows, first)) in by_code {
             tracing::warn!(table = full_name, code, rows, first = %first, "rows that Snowflake does not take went to the dead letter");
             shared.http.meter.dead_letters(&full_name, &code, rows);

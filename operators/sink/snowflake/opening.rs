@@ -18,7 +18,7 @@ use super::shape::Shape;
 use super::sql::literal;
 use super::streaming::Pipe;
 use super::types::SfType;
-use crate::contract::{CodedError, Lsn, TableSchema, Token};
+use crate::contract::{CodedError, Lsn, TableSchema, Token, qualified};
 use crate::failpoint;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,7 +88,7 @@ impl Identity {
     }
 
     fn full_name(&self) -> String {
-        format!("{}.{}", self.row.schema, self.row.table)
+        qualified(&self.row.schema, &self.row.table)
     }
 
     /// Notes whether an earlier process left dead letters of the table.

@@ -29,7 +29,7 @@ use super::progress::Progress;
 use super::requests::{Frame, frame};
 use super::sql::literal;
 use super::streaming::Pipe;
-use crate::contract::{CodedError, DeadLetter, DeadLetters, Replayed, Token};
+use crate::contract::{CodedError, DeadLetter, DeadLetters, Replayed, Token, qualified};
 use async_trait::async_trait;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(super) struct Letters {
 }
 
 fn full_name(kept: &Kept) -> String {
-    format!("{}.{}", kept.table.schema, kept.table.table)
+    qualified(&kept.table.schema, &kept.table.table)
 }
 
 #[async_trait]

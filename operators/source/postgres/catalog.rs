@@ -17,7 +17,7 @@ use super::frame::Relation;
 use super::numbers::{Known, numbers};
 use super::types::Types;
 use super::{codes, connect};
-use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, Storage, TableSchema};
+use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, Storage, TableSchema, qualified};
 use hashbrown::HashMap;
 use std::sync::Arc;
 use tokio_postgres::{Client, Error};
@@ -55,7 +55,7 @@ pub(super) struct Published {
 impl Published {
     /// `schema.table`.
     pub(super) fn full_name(&self) -> String {
-        format!("{}.{}", self.schema, self.name)
+        qualified(&self.schema, &self.name)
     }
 }
 

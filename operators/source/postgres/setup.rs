@@ -333,10 +333,7 @@ pub(super) async fn publication(
     }
     advice::operations(client, name).await.map_err(failed)?;
     for table in tables.iter().filter(|t| t.identity == b'n') {
-        warn!(
-            table = format!("{}.{}", table.schema, table.name),
-            "the table has REPLICA IDENTITY NOTHING: the server refuses its updates and deletes"
-        );
+        warn!(table = table.full_name(), "the table has REPLICA IDENTITY NOTHING: the server refuses its updates and deletes");
     }
     Ok(tables)
 }

@@ -21,7 +21,7 @@ use super::codes;
 use super::confirm::Confirm;
 use super::connect::{Endpoint, ReadChunk, Replication, ReplicationReader, sqlstate};
 use super::credit::Held;
-use super::frame::{self, Frame};
+use super::frame::{self, DATA_HEADER, Frame};
 use super::quote::{identifier, replication_literal};
 use super::report::{self, Reporter};
 use super::setup::Server;
@@ -240,7 +240,7 @@ impl Side {
                             bell.notify_one();
                         }
                     }
-                    assembler.frame(&frame, &chunk.bytes, *start, *end)?;
+                    assembler.frame(&frame, &chunk.bytes, start.saturating_add(DATA_HEADER as u32), *end)?;
                 }
             }
         }
