@@ -160,3 +160,36 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
         .collect();
     Json(json!({ "pipeline": &*served.pipeline, "sources": sources, "sinks": sinks }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etl_stream_operators::contract::MemoryState;
+
+    #[tokio::test]
+    async fn ready_says_no_while_a_source_is_trying_again() {
+        let pipeline: Arc<str> = "p".into();
+        let status = Arc::new(PipelineStatus::default());
+        let served = Served {
+            metrics: metrics::Page::install(&pipeline),
+            pipeline,
+            status: Arc::clone(&status),
+            state: Arc::<MemoryState>::default(),
+        };
+        for (phase, reason, code) in [
+            (Phase::Starting, None, StatusCode::SERVICE_UNAVAILABLE),
+            (Phase::Snapshot, None, StatusCode::OK),
+            (Phase::Streaming, None, StatusCode::OK),
+            (Phase::Retrying, Some("the server is gone"), StatusCode::SERVICE_UNAVAILABLE),
+            (Phase::Stopped, None, StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            status.source("shop").set_phase(phase, reason.map(str::to_owned));
+            let answer = ready(State(served.clone())).await.into_response();
+            assert_eq!(answer.status(), code, "{}", phase.word());
+            let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["ready"], code == StatusCode::OK);
+            assert_eq!(body["reasons"][0]["reason"].as_str(), reason);
+        }
+    }
+}
