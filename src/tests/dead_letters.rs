@@ -40,7 +40,7 @@ async fn refused_rows_survive_kills_and_are_replayed() {
         snowflake.faults(json!({ "reject_rows_matching": "poison", "commit_delay_ms": 30 })).await;
         let landed = "SELECT COUNT(*) FROM RAW.SHOP.ORDERS__CHANGES";
         let streamed = "SELECT COUNT(*) FROM RAW.SHOP.ORDERS__CHANGES WHERE _OP <> 'r'";
-        for round in 0..5_u64 {
+        for round in 0..3_u64 {
             let before = number(&snowflake, streamed).await;
             let mut child = project.start(&["run"]);
             if round == 0 {
