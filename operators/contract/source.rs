@@ -12,7 +12,7 @@
 
 use super::{CodedError, PipelineStatus, RawItem, SourceStatus, StateStore, Ts};
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
@@ -55,7 +55,7 @@ pub struct Durable {
 /// rows that cannot come.
 #[derive(Default)]
 pub struct Pressure {
-    starved: AtomicBool,
+    waiting: AtomicUsize,
     wake: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
 
@@ -63,7 +63,7 @@ impl Pressure {
     /// Whether a source is waiting for credit now.
     #[must_use]
     pub fn is_starved(&self) -> bool {
-        self.starved.load(Ordering::Acquire)
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     /// Has `wake` called whenever a source starts to wait.
@@ -71,9 +71,20 @@ impl Pressure {
         self.wake.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(wake));
     }
 
-    fn starve(&self) {
-        self.starved.store(true, Ordering::Release);
+    fn starve(&self) -> Starving<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let starving = Starving(self);
         self.wake.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|wake| wake());
+        starving
+    }
+}
+
+/// A wait for credit; it ends also when it is given up.
+struct Starving<'a>(&'a Pressure);
+
+impl Drop for Starving<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -124,9 +135,8 @@ impl Credits {
             Some(share) => match share.try_acquire_many(bytes) {
                 Ok(permit) => Some(permit),
                 Err(_) => {
-                    self.pressure.starve();
+                    let _starving = self.pressure.starve();
                     let Ok(permit) = share.acquire_many(bytes).await else { return };
-                    self.pressure.starved.store(false, Ordering::Release);
                     Some(permit)
                 }
             },
@@ -135,10 +145,9 @@ impl Credits {
             (Ok(source), Ok(process)) => [source, process],
             partial => {
                 drop(partial);
-                self.pressure.starve();
+                let _starving = self.pressure.starve();
                 let Ok(source) = self.source.acquire_many(bytes).await else { return };
                 let Ok(process) = self.process.acquire_many(bytes).await else { return };
-                self.pressure.starved.store(false, Ordering::Release);
                 [source, process]
             }
         };

@@ -239,7 +239,7 @@ impl<'a> Reader<'a> {
             return Some(node);
         }
         if kind == Kind::Operator && scalar.text == "python" {
-            let help = "pip install etl-stream, and run its etl-stream command".to_owned();
+            let help = "write the operator in Rust (a binary of your own with it in its registry), or leave it out".to_owned();
             self.problems.error(NO_PYTHON, &pointer, span, format!("{title} is of type `python`, and this build has no Python")).help =
                 Some(help);
             return None;

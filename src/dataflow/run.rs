@@ -11,7 +11,7 @@ use super::workers::Workers;
 use crate::Kind;
 use crate::checkpoint::SqliteState;
 use crate::graph::{Graph, Node};
-use crate::server::Server;
+use crate::server::{self, Server};
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
     Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
@@ -77,6 +77,8 @@ impl Started {
 /// # Errors
 /// When the state, a secret, a sink or the workers do not come up. Nothing has been read then.
 pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedError> {
+    // Before any node is made: what counts where nobody listens is lost.
+    server::listen_to_metrics(&graph.pipeline);
     let workers = graph.engine.workers.max(1);
     let state: Arc<dyn StateStore> = Arc::new(SqliteState::open(&graph.state)?);
     let status = Arc::new(PipelineStatus::default());

@@ -26,6 +26,11 @@ use tracing::{info, warn};
 /// The address cannot be listened on.
 pub const RUN_LISTEN: Code = Code::new("RUN0006", Exit::Environment);
 
+/// Has the process's metrics kept from here on.
+pub(crate) fn listen_to_metrics(pipeline: &Arc<str>) {
+    let _ = metrics::Page::install(pipeline);
+}
+
 /// A running server.
 pub struct Server {
     task: JoinHandle<()>,

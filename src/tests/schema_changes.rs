@@ -143,6 +143,22 @@ async fn a_table_whose_existing_rows_were_changed_unseen_stops() {
         )
         .await;
         assert_eq!(held, [["t"]], "{name}: nothing is acknowledged and lost");
+        // The way out that the error names.
+        assert_eq!(project.succeeds(&["resync", "public.t"]), "shop public.t\n");
+        project.succeeds(&["run", "--until", "caught-up"]);
+        let columns = in_postgres(
+            &client,
+            "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped",
+        )
+        .await;
+        let columns = columns[0][0].clone();
+        let there = in_postgres(&client, &format!("SELECT {columns} FROM t")).await;
+        let arrived = in_snowflake(&snowflake, &format!("SELECT {} FROM RAW.{}.T", columns.to_uppercase(), name.to_uppercase())).await;
+        assert_same(name, &arrived, &there);
+        let free = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{name}' AND active");
+        while in_postgres(&client, &free).await != [["0"]] {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
         client.batch_execute(&format!("SELECT pg_drop_replication_slot('{name}')")).await.unwrap();
     }
 }

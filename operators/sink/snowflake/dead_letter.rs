@@ -104,14 +104,14 @@ impl DeadLetters {
 
     /// The statement that removes the letters of an unfinished snapshot. Those in a folder stay: a replay finds that
     /// the next snapshot has superseded them.
-    pub(super) fn forget_snapshot(&self, table: &ProgressKey, lsn: u64) -> Option<String> {
+    pub(super) fn forget_snapshot(&self, table: &ProgressKey, old: u64, new: u64) -> Option<String> {
         let Self::Table(name) = self else { return None };
         Some(format!(
-            "DELETE FROM {} WHERE {} AND \"OP\" = 'r' AND \"TOKEN\" >= {} AND \"TOKEN\" <= {}",
+            "DELETE FROM {} WHERE {} AND \"TOKEN\" >= {} AND \"TOKEN\" < {}",
             name.sql(),
             table.condition(),
-            literal(&Token::new(lsn, 0).to_string()),
-            literal(&Token::end_of(lsn).to_string())
+            literal(&Token::new(old, 0).to_string()),
+            literal(&Token::new(new, 0).to_string())
         ))
     }
 

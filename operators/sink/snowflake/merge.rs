@@ -120,6 +120,8 @@ pub(super) fn statements(table: &MergeTable, ledger: &Ledger, range: Range) -> V
                 // Rows that the snapshot has again must not be marked for a moment and lose their values.
                 segments(table, ledger, (low, at), (from, false), &mut all);
             } else {
+                // What a snapshot in this merge replaces is not asked for.
+                let strict = strict && begins.is_none_or(|begins| at > begins);
                 segments(table, ledger, (low, just_before(at)), (from, strict), &mut all);
                 all.push(table.clear(at, from));
             }

@@ -35,10 +35,11 @@ pub(super) async fn merge(
     failpoint::reach("snowflake.merged");
     // The statement before COMMIT moved the fence; its count says whether this merge was the one.
     let moved = match handles.len().checked_sub(2).and_then(|at| handles.get(at)) {
-        Some(handle) => {
-            let rows = shared.sql.rows_of(&doing, handle).await?;
-            rows.first().and_then(|row| row.first()?.as_deref()?.parse::<u64>().ok())
-        }
+        // An answer that cannot be had any more says nothing; the progress row does.
+        Some(handle) => match shared.sql.rows_of(&doing, handle).await {
+            Ok(rows) => rows.first().and_then(|row| row.first()?.as_deref()?.parse::<u64>().ok()),
+            Err(_) => None,
+        },
         None => None,
     };
     if moved != Some(1) {

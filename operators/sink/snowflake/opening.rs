@@ -326,7 +326,7 @@ impl Identity {
         let rejected = opened.rejected.max(progress.rejected);
         let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", rejected.to_string())];
         let mut statements = restart_snapshot(&opened.merge, unfinished, lsn, &values);
-        statements.extend(unfinished.and_then(|old| self.shared.dead_letters.forget_snapshot(&self.row, old)));
+        statements.extend(unfinished.and_then(|old| self.shared.dead_letters.forget_snapshot(&self.row, old, lsn)));
         failpoint::reach("snowflake.snapshot");
         self.shared.sql.transaction(&format!("beginning the snapshot of table \"{}\"", self.full_name()), statements).await?;
         failpoint::reach("snowflake.emptied");

@@ -11,7 +11,7 @@
 
 use super::account::{Accounted, Accounting};
 use super::channel::{Channel, Position};
-use super::errors::SF_STREAMING;
+use super::errors::{SF_STREAMING, SF_UNKNOWN_VALUE};
 use super::ledger::{Ledger, just_before};
 use super::merge::{MergeTable, Range};
 use super::merger::{self, Merged};
@@ -285,7 +285,10 @@ impl Table {
             }
             Delivery::Mark { mark, ack } => {
                 let (Mark::SnapshotBegin { lsn, .. } | Mark::SnapshotEnd { lsn, .. }) = mark else { return Ok(()) };
-                self.adopt(Coming { schema: mark.table(), at: Token::new(lsn, 0), replaced: true, landed: false }).await?;
+                // The end's schema is that of rows to come, which bring it: those that have landed are of the one before.
+                if self.opened.is_none() || matches!(mark, Mark::SnapshotBegin { .. }) {
+                    self.adopt(Coming { schema: mark.table(), at: Token::new(lsn, 0), replaced: true, landed: false }).await?;
+                }
                 let Some(opened) = &mut self.opened else { return Ok(()) };
                 match mark {
                     Mark::Schema { .. } => {}
@@ -316,7 +319,7 @@ impl Table {
                 return Ok(());
             }
             if self.identity.changes(&opened.progress, coming)? {
-                coming.landed = !self.merge_before(coming.at).await? && !coming.replaced;
+                coming.landed = !self.merged_before(coming).await? && !coming.replaced;
             }
             if let Some(opened) = &mut self.opened {
                 self.identity.evolve(opened, &mut self.channels, coming).await?;
@@ -328,7 +331,7 @@ impl Table {
         self.snapshot = progress.snapshot;
         self.snapshotting = progress.snapshot.is_some() && !progress.snapshot_done;
         if self.identity.changes(&progress, coming)? {
-            coming.landed = !self.merge_before(coming.at).await? && !coming.replaced;
+            coming.landed = !self.merged_before(coming).await? && !coming.replaced;
             progress.fence = self.merged;
         }
         let shared = Arc::clone(&self.identity.shared);
@@ -337,6 +340,14 @@ impl Table {
         (self.opened, self.channels) = (Some(opened), channels);
         self.note_channels();
         Ok(())
+    }
+
+    /// As [`Self::merge_before`]; values that are not known are not asked for when a snapshot replaces all rows.
+    async fn merged_before(&mut self, coming: Coming<'_>) -> Result<bool, CodedError> {
+        match self.merge_before(coming.at).await {
+            Err(error) if coming.replaced && error.code == SF_UNKNOWN_VALUE => Ok(false),
+            merged => merged,
+        }
     }
 
     /// Merges what landed before a row, be it in the middle of a transaction. Nothing of the table is in flight.

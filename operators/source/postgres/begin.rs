@@ -67,6 +67,8 @@ impl Run {
             stage: Stage::Creating,
             consistent_lsn: None,
             snapshot_lsn: before.as_ref().and_then(|p| p.snapshot_lsn),
+            // What is found here was not completed.
+            attempt_lsn: before.as_ref().and_then(|p| p.attempt_lsn.or(p.snapshot_lsn)),
         };
         self.documents().store(&progress, &BTreeMap::new())?;
         let made = self.make_slot(&mut replication, server, initial).await?;
@@ -78,6 +80,8 @@ impl Run {
         }
         progress.consistent_lsn = Some(made.consistent);
         progress.snapshot_lsn = Some(lsn);
+        let replaces = progress.attempt_lsn;
+        progress.attempt_lsn = Some(replaces.map_or(lsn, |first| first.min(lsn)));
         progress.stage = Stage::Snapshot;
         info!(slot = self.settings.slot, lsn = %Lsn(made.consistent), tables = tables.len(), "created the replication slot");
         self.documents().store(&progress, &BTreeMap::new())?;
@@ -88,10 +92,10 @@ impl Run {
         let documents = documents.collect();
         let mut upper = Ts::default();
         if let Some(name) = made.snapshot.filter(|_| initial) {
-            self.copy(endpoint, server, replication, tables, shape, &name, lsn).await?;
+            self.copy(endpoint, server, replication, tables, shape, &name, (lsn, replaces)).await?;
             upper = Ts::after(lsn);
         }
-        progress.stage = Stage::Streaming;
+        (progress.stage, progress.attempt_lsn) = (Stage::Streaming, None);
         self.assembler.reached(upper);
         self.sent = Some(Sent { upper, progress, tables: documents });
         self.wait_durable(upper).await?;
@@ -111,7 +115,7 @@ impl Run {
         tables: Vec<Published>,
         shape: Shape,
         name: &str,
-        lsn: u64,
+        (lsn, replaces): (u64, Option<u64>),
     ) -> Result<(), CodedError> {
         self.status.set_phase(Phase::Snapshot, None);
         let locked = Locked::new(endpoint.query("snapshot").await?, &tables).await?;
@@ -127,6 +131,7 @@ impl Run {
             tables: &tables,
             name,
             lsn,
+            replaces,
             marks: true,
             workers: self.settings.snapshot.workers,
             range_bytes: self.range_bytes,

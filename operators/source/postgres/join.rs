@@ -333,7 +333,12 @@ impl Session<'_> {
             if !published.contains(&name) && !handed.contains(&name) && known.stage != Stage::Removed {
                 let gone = removed(known, found.position);
                 info!(table = name, "the table is no longer published, or no longer selected: its changes end");
-                self.limit(&name, gone.relation, gone.window());
+                if found.published.iter().any(|table| table.id == gone.relation) {
+                    // It has another name now, under which its changes come, or will.
+                    self.known.insert(name.clone(), (gone.relation, gone.window()));
+                } else {
+                    self.limit(&name, gone.relation, gone.window());
+                }
                 self.run.status.table(&name, |status| status.phase = Phase::Removed);
                 changes.insert(name, gone);
             }

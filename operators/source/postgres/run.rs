@@ -255,8 +255,17 @@ impl Run {
     }
 
     fn prepared(&self, server: Server, client: Client, replication: Replication, start: u64) -> Result<Prepared, CodedError> {
+        self.set_aside()?;
         let known = self.windows()?;
         Ok(Prepared { server, client: Arc::new(client), replication, start, known })
+    }
+
+    /// Tables that are to be copied anew give no change until they are: one of theirs may be what a sink refused.
+    fn set_aside(&self) -> Result<(), CodedError> {
+        let (tables, asked) = (self.documents().tables()?, self.documents().requests()?);
+        let aside = tables.into_iter().filter(|(name, table)| table.stage == Stage::Streaming && asked.contains(name));
+        let aside: BTreeMap<_, _> = aside.map(|(name, table)| (name, TableProgress { stage: Stage::Copying, ..table })).collect();
+        if aside.is_empty() { Ok(()) } else { self.documents().change(&aside, &[]) }
     }
 
     /// A slot in use after a lost connection is most likely in use by that connection: the server has yet to

@@ -159,6 +159,7 @@ impl Side {
             tables: &tables,
             name: snapshot,
             lsn,
+            replaces: None,
             marks: false,
             workers: self.workers,
             range_bytes: self.range_bytes,

@@ -51,6 +51,9 @@ pub(super) struct Progress {
     pub consistent_lsn: Option<u64>,
     /// The `commit_lsn` of the snapshot's rows.
     pub snapshot_lsn: Option<u64>,
+    /// That of the first attempt, until one is complete.
+    #[serde(default)]
+    pub attempt_lsn: Option<u64>,
 }
 
 /// A table's document.
@@ -208,6 +211,7 @@ mod tests {
             stage: Stage::Creating,
             consistent_lsn: None,
             snapshot_lsn: None,
+            attempt_lsn: None,
         };
         let table = TableProgress::streaming(9, None, Some(6));
         documents.store(&progress, &BTreeMap::from([("a.b".into(), table.clone()), ("a.c".into(), table.clone())])).unwrap();

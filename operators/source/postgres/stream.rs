@@ -169,6 +169,11 @@ impl Session<'_> {
             self.run.advanced = true;
             want = (chunk.bytes.len() * 2).clamp(READ_LEAST, READ_MOST);
             self.take(&chunk, held).await?;
+            // A replay may have ended early, and what followed it in this chunk was left out: nothing is read after it.
+            if *stop.borrow() {
+                self.told = None;
+                return self.send(None);
+            }
             self.announce()?;
             if chunk.ended {
                 return Err(CodedError::transient(codes::STREAM, "the server ended the replication stream"));

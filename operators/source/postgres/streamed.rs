@@ -49,10 +49,16 @@ impl Session<'_> {
         let (none, commit_lsn) = (Bytes::new(), commit.commit_lsn);
         self.run.assembler.frame(&Frame::Begin { commit_lsn, time: commit.time }, &none, 0, 0)?;
         loop {
-            let mut held = tokio::select! {
-                biased;
-                () = stopped(&mut stop) => return Ok(()),
-                held = Held::take(&self.run.credits, READ_MOST as u32) => held,
+            let credits = self.run.credits.clone();
+            let mut taken = std::pin::pin!(Held::take(&credits, READ_MOST as u32));
+            // What comes beside the stream has credit too, which comes back only when it is sent.
+            let mut held = loop {
+                tokio::select! {
+                    biased;
+                    () = stopped(&mut stop) => return Ok(()),
+                    held = &mut taken => break held,
+                    event = self.joins.next() => self.on(event)?,
+                }
             };
             let Some(piece) = replay.next(READ_MOST).await? else { break };
             held.settle(piece.bytes.len()).await;

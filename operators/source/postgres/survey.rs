@@ -13,7 +13,7 @@ use super::catalog::{self, Published};
 use super::config::Settings;
 use super::connect::{Endpoint, classify};
 use super::setup::{self, Server};
-use crate::contract::{CodedError, Lsn};
+use crate::contract::{CodedError, Lsn, qualified};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_postgres::Client;
@@ -65,7 +65,7 @@ impl Survey {
         let mut refused = None;
         if settings.own_publication && !self.standby {
             // Those that are known were taken out.
-            absent.retain(|(id, schema, table)| self.known.get(&format!("{schema}.{table}")) != Some(id));
+            absent.retain(|(id, schema, table)| self.known.get(&qualified(schema, table)) != Some(id));
             if !absent.is_empty() && self.may_add {
                 refused = self.add(&mut absent).await.err();
                 published = catalog::published(&self.client, name).await.map_err(failed)?;

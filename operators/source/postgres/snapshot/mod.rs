@@ -114,6 +114,8 @@ pub(super) struct Snapshot<'a> {
     pub name: &'a str,
     /// The rows' `commit_lsn`.
     pub lsn: u64,
+    /// The first attempt that was not completed.
+    pub replaces: Option<u64>,
     /// Whether the tables' begin and end are said here.
     pub marks: bool,
     pub workers: u16,
@@ -278,6 +280,7 @@ struct Progress {
 /// The one task that sends: it gives rows their order.
 struct Feeder<'a> {
     lsn: u64,
+    replaces: Option<u64>,
     marks: bool,
     time: i64,
     planned: &'a [Planned],
@@ -290,7 +293,17 @@ struct Feeder<'a> {
 impl<'a> Feeder<'a> {
     fn new(of: &Snapshot<'a>, time: i64, planned: &'a [Planned], out: &'a mut dyn ChunkSender) -> Self {
         let progress = planned.iter().map(|p| Progress { ordinal: 0, units_left: p.units, name: p.schema.full_name() });
-        Self { lsn: of.lsn, marks: of.marks, time, planned, progress: progress.collect(), rows: 0, out, status: of.status }
+        Self {
+            lsn: of.lsn,
+            replaces: of.replaces,
+            marks: of.marks,
+            time,
+            planned,
+            progress: progress.collect(),
+            rows: 0,
+            out,
+            status: of.status,
+        }
     }
 
     fn send(&mut self, items: Vec<RawItem>, credit: u32) -> Result<(), CodedError> {
@@ -316,7 +329,7 @@ impl<'a> Feeder<'a> {
             return Ok(());
         }
         let begin = |planned: &Planned| {
-            RawItem::Ready(Item::Mark(Mark::SnapshotBegin { table: Arc::clone(&planned.schema), lsn: self.lsn, replaces: None }))
+            RawItem::Ready(Item::Mark(Mark::SnapshotBegin { table: Arc::clone(&planned.schema), lsn: self.lsn, replaces: self.replaces }))
         };
         self.send(self.planned.iter().map(begin).collect(), 0)?;
         let ends =
