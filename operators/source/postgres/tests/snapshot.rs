@@ -76,7 +76,7 @@ async fn no_row_is_missing_or_doubled_between_snapshot_and_stream() {
     }
     assert!(!replica.tables.contains_key("public.skipped"));
     // an inet's text is that of the stream, without the netmask of a cast
-    let odd = &replica.tables["Schéma.Täble\" x'"];
+    let odd = &replica.tables["Schéma.\"Täble\"\" x'\""];
     let text = |v: &str| Some(v.to_owned());
     assert_eq!(odd["1"], [text("1"), text("né"), text("10.0.0.1"), text("z")]);
     assert_eq!(odd["2"], [text("2"), None, None, None]);
