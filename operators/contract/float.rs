@@ -203,13 +203,14 @@ pub(crate) fn write_float<F: Float>(value: F, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    /// The text that a function writes.
+    pub(crate) fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
         write(&mut out);
-        String::from_utf8(out).expect("numbers are ASCII")
+        String::from_utf8(out).expect("it writes UTF-8")
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Rows that Snowflake refuses, with the real binary: killed while it happens, listed, and replayed.
 
 use crate::harness::{Project, signal};
-use crate::warehouse::{assert_same, in_postgres, in_snowflake, number, snowflake, until};
+use crate::warehouse::{account, assert_same, in_postgres, in_snowflake, number, snowflake, until};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::PRIVATE_KEY;
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -14,20 +14,18 @@ const SHOP: &str = "
 
 const TARGET: &str = "SELECT ID, NOTE, BIG FROM RAW.SHOP.ORDERS";
 
-fn pipeline(postgres: &Postgres, url: &str, more: &str) -> Project {
-    let project = Project::new(&format!(
+fn pipeline(postgres: &Postgres, snowflake: &LocalSnowflake, more: &str) -> Project {
+    Project::new(&format!(
         "sources:
   shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"public.*\"] }} }}
 sinks:
   warehouse:
-    {{ type: snowflake, inputs: [shop], account: LOCAL, url: \"{url}\", user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW,
-      schema: SHOP, merge: {{ interval: 50ms }}, batch: {{ max_rows: 20, max_age: 20ms }}, channels: 2{more} }}
+    {{ inputs: [shop], {}, schema: SHOP, merge: {{ interval: 50ms }}, batch: {{ max_rows: 20, max_age: 20ms }}, channels: 2{more} }}
 server: none
 ",
-        postgres.url("shop")
-    ));
-    std::fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
-    project
+        postgres.url("shop"),
+        account(snowflake)
+    ))
 }
 
 #[tokio::test]
@@ -36,7 +34,7 @@ async fn refused_rows_survive_kills_and_are_replayed() {
         let (snowflake, postgres) = (snowflake().await, Postgres::start());
         let client = postgres.database("shop").await;
         client.batch_execute(SHOP).await.unwrap();
-        let project = pipeline(&postgres, snowflake.url(), more);
+        let project = pipeline(&postgres, &snowflake, more);
         snowflake.faults(json!({ "reject_rows_matching": "poison", "commit_delay_ms": 30 })).await;
         let landed = "SELECT COUNT(*) FROM RAW.SHOP.ORDERS__CHANGES";
         let streamed = "SELECT COUNT(*) FROM RAW.SHOP.ORDERS__CHANGES WHERE _OP <> 'r'";
@@ -98,7 +96,7 @@ async fn refused_rows_survive_kills_and_are_replayed() {
 async fn no_place_for_letters() {
     let (snowflake, postgres) = (snowflake().await, Postgres::start());
     postgres.database("shop").await.batch_execute(SHOP).await.unwrap();
-    let project = pipeline(&postgres, snowflake.url(), ", dead_letter: stop");
+    let project = pipeline(&postgres, &snowflake, ", dead_letter: stop");
     snowflake.faults(json!({ "reject_rows_matching": "poison" })).await;
     let output = project.run(&["run", "--until", "caught-up"]);
     let log = String::from_utf8_lossy(&output.stderr);

@@ -1,9 +1,8 @@
 //! What went wrong in the earlier program and is not covered elsewhere: see `docs/predecessor-defects.md`.
 
 use crate::harness::{Project, fold, history, signal, source_rows, wait_for};
-use crate::warehouse::{assert_same, in_postgres, in_snowflake, snowflake};
+use crate::warehouse::{account, assert_same, in_postgres, in_snowflake, snowflake};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::PRIVATE_KEY;
 use std::time::Instant;
 
 fn to_files(url: &str, source: &str) -> String {
@@ -170,22 +169,12 @@ async fn replica_identities_and_constraints() {
         "sources:
   shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"*.*\"] }} }}
 sinks:
-  warehouse:
-    type: snowflake
-    inputs: [shop]
-    account: LOCAL
-    url: {}
-    user: LOADER
-    private_key: {{ file: ./snowflake.p8 }}
-    database: RAW
-    schema: SHOP
-    table: \"{{schema}}_{{table}}\"
+  warehouse: {{ inputs: [shop], {}, schema: SHOP, table: \"{{schema}}_{{table}}\" }}
 server: none
 ",
         postgres.url("shop"),
-        snowflake.url()
+        account(&snowflake)
     ));
-    std::fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
     let changes = [
         "",
         "UPDATE whole SET v = NULL, n = NULL WHERE id % 2 = 0; UPDATE whole SET tags = '{a}' WHERE id = 3; DELETE FROM whole WHERE id % 5 = 0; UPDATE whole SET id = 100 WHERE id = 1;

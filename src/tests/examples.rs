@@ -5,7 +5,7 @@ use crate::harness::{Project, fold};
 use crate::warehouse::{in_postgres, in_snowflake, snowflake};
 use aws_lc_rs::hmac;
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl Stage {
         stage
     }
 
-    /// Puts the example into the folder, with other text in some places, and the key file it names.
+    /// Puts the example into the folder, with other text in some places.
     fn place(&self, changes: &[(&str, String)]) {
         let mut text = fs::read_to_string(examples().join(self.file)).unwrap();
         let account = "account: ACME-PROD\n";
@@ -69,7 +69,6 @@ impl Stage {
             text = text.replace(from, to);
         }
         fs::write(self.project.path().join(self.file), text).unwrap();
-        fs::write(self.project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
     }
 
     fn run(&self) {

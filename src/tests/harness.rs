@@ -1,6 +1,7 @@
 //! Runs the real binary against real servers, and folds what a file sink wrote.
 
 use etl_stream_operators::testing::postgres::Postgres;
+use etl_stream_operators::testing::snowflake::PRIVATE_KEY;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 /// How long one run of the binary may take before the test fails.
 pub(crate) const RUN: Duration = Duration::from_secs(120);
 
-/// A folder with a pipeline file.
+/// A folder with a pipeline file and the local Snowflake's key, `snowflake.p8`.
 pub(crate) struct Project {
     folder: TempDir,
     /// Environment of every run.
@@ -22,10 +23,11 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// A new folder with `pipeline.yaml`.
+    /// A new folder with `pipeline.yaml` and the key.
     pub(crate) fn new(pipeline: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("pipeline.yaml"), pipeline).unwrap();
+        fs::write(folder.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
         Self { folder, env: Vec::new() }
     }
 

@@ -11,9 +11,9 @@
 //! The merge with soft deletes has all of the first two rounds in one merge; the other merges often.
 
 use crate::harness::{Project, history, signal, wait_for};
-use crate::warehouse::{Rows, assert_same, in_postgres, in_snowflake, number, snowflake};
+use crate::warehouse::{Rows, account, assert_same, in_postgres, in_snowflake, number, snowflake};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -237,11 +237,8 @@ impl Stage {
 
 fn pipeline(postgres: &Postgres, snowflake: &LocalSnowflake) -> Project {
     let url = postgres.url("shop");
-    let account = format!(
-        "account: LOCAL, url: \"{}\", user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW, table: \"{{schema}}.{{table}}\", landing_retention: 30d",
-        snowflake.url()
-    );
-    let project = Project::new(&format!(
+    let account = format!("{}, table: \"{{schema}}.{{table}}\", landing_retention: 30d", account(snowflake));
+    Project::new(&format!(
         "sources:
   keyed: {{ type: postgres, url: {{ plain: \"{url}\" }}, tables: {{ include: [\"k.*\", \"Zwölf*.*\"] }}, snapshot: {{ workers: 2 }} }}
   bare: {{ type: postgres, url: {{ plain: \"{url}\" }}, tables: {{ include: [\"b.*\"] }}, snapshot: {{ workers: 1 }} }}
@@ -252,14 +249,12 @@ fn pipeline(postgres: &Postgres, snowflake: &LocalSnowflake) -> Project {
     tables: {{ include: [l.cols, l.rows, l.parts_eu, l.parts_us, k.seen, k.stored, k.unlogged, k.absent, k.parts_eu] }}
 sinks:
   files: {{ type: file, inputs: [keyed, bare, listed], path: out, batch: {{ max_age: 50ms }} }}
-  hard: {{ type: snowflake, inputs: [keyed], schema: HARD, {account}, batch: {{ max_age: 50ms }}, merge: {{ interval: 300ms }} }}
-  soft: {{ type: snowflake, inputs: [keyed], schema: SOFT, {account}, channels: 2, deletes: soft, merge: {{ interval: 1h }} }}
-  listed_hard: {{ type: snowflake, inputs: [listed], schema: LISTED, {account} }}
+  hard: {{ inputs: [keyed], schema: HARD, {account}, batch: {{ max_age: 50ms }}, merge: {{ interval: 300ms }} }}
+  soft: {{ inputs: [keyed], schema: SOFT, {account}, channels: 2, deletes: soft, merge: {{ interval: 1h }} }}
+  listed_hard: {{ inputs: [listed], schema: LISTED, {account} }}
 server: none
 "
-    ));
-    std::fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
-    project
+    ))
 }
 
 #[tokio::test]

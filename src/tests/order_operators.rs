@@ -2,9 +2,9 @@
 //! stops the pipeline, and truncates and deletes pass.
 
 use crate::harness::{Project, history};
-use crate::warehouse::{assert_same, in_postgres, in_snowflake, snowflake};
+use crate::warehouse::{account, assert_same, in_postgres, in_snowflake, snowflake};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 
 /// `full` differs from `plain` in its replica identity; `big` makes a value that an update which leaves it does not send.
 const SETUP: &str = "
@@ -44,16 +44,10 @@ fn project(postgres: &Postgres, snowflake: &LocalSnowflake, operators: &str, sin
         sinks[0].0
     );
     for (schema, rest) in sinks {
-        text += &format!(
-            "  {schema}: {{ type: snowflake, account: LOCAL, url: \"{}\", user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW, schema: {}, {rest} }}\n",
-            snowflake.url(),
-            schema.to_uppercase()
-        );
+        text += &format!("  {schema}: {{ {}, schema: {}, {rest} }}\n", account(snowflake), schema.to_uppercase());
     }
     text += "  files: { type: file, inputs: [last], path: out }\nserver: none\n";
-    let project = Project::new(&text);
-    std::fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
-    project
+    Project::new(&text)
 }
 
 #[tokio::test]

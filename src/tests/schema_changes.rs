@@ -2,10 +2,10 @@
 //! target has is what PostgreSQL has.
 
 use crate::harness::{Project, RUN, history, signal};
-use crate::warehouse::{assert_same, in_postgres, in_snowflake, snowflake};
+use crate::warehouse::{account, assert_same, in_postgres, in_snowflake, snowflake};
 use arrow::util::display::array_value_to_string;
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,20 +45,14 @@ const CHANGES: &[&str] = &[
 ];
 
 fn pipeline(postgres: &Postgres, slot: &str, sinks: &str) -> Project {
-    let project = Project::new(&format!(
+    Project::new(&format!(
         "sources:\n  shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"public.*\"] }}, slot: {slot}, publication: {slot} }}\nsinks:\n{sinks}server: none\n",
         postgres.url("shop")
-    ));
-    fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
-    project
+    ))
 }
 
 fn warehouse(snowflake: &LocalSnowflake, schema: &str, more: &str) -> String {
-    format!(
-        "  {}: {{ type: snowflake, inputs: [shop], account: LOCAL, url: \"{}\", user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW, schema: {schema}{more} }}\n",
-        schema.to_lowercase(),
-        snowflake.url()
-    )
+    format!("  {}: {{ inputs: [shop], {}, schema: {schema}{more} }}\n", schema.to_lowercase(), account(snowflake))
 }
 
 /// The columns that the source has, in the target and in PostgreSQL.

@@ -1,9 +1,9 @@
 //! Whole pipelines, run by the real binary: PostgreSQL to the local Snowflake.
 
 use crate::harness::{Project, signal};
-use crate::warehouse::{Rows, assert_same, in_postgres, in_snowflake, number, snowflake, until, value};
+use crate::warehouse::{Rows, account, assert_same, in_postgres, in_snowflake, number, snowflake, until, value};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,27 +34,16 @@ const SOURCE: &str = "SELECT id, status, total, CASE WHEN paid THEN 'true' ELSE 
 const TARGET: &str = "SELECT id, status, total, IFF(paid, 'true', 'false'), day, DATE_PART(epoch_second, placed), detail, tags, digest, note FROM RAW.SHOP.ORDERS";
 
 fn pipeline(postgres: &Postgres, snowflake: &LocalSnowflake, more: &str) -> Project {
-    let project = Project::new(&format!(
+    Project::new(&format!(
         "sources:
   shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"public.*\"] }}, snapshot: {{ workers: 2 }} }}
 sinks:
-  warehouse:
-    type: snowflake
-    inputs: [shop]
-    account: LOCAL
-    url: {}
-    user: LOADER
-    private_key: {{ file: ./snowflake.p8 }}
-    database: RAW
-    schema: SHOP
-{more}
+  warehouse: {{ inputs: [shop], {}, schema: SHOP, {more} }}
 server: none
 ",
         postgres.url("shop"),
-        snowflake.url()
-    ));
-    std::fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
-    project
+        account(snowflake)
+    ))
 }
 
 async fn assert_equal(client: &Client, snowflake: &LocalSnowflake) {
@@ -104,7 +93,7 @@ async fn snapshot_then_changes() {
     let (snowflake, postgres) = (snowflake().await, Postgres::start());
     let client = postgres.database("shop").await;
     client.batch_execute(SHOP).await.unwrap();
-    let project = pipeline(&postgres, &snowflake, "    channels: 3");
+    let project = pipeline(&postgres, &snowflake, "channels: 3");
     project.succeeds(&["run", "--until", "caught-up"]);
     assert_equal(&client, &snowflake).await;
     client.batch_execute(CHANGES).await.unwrap();
@@ -120,7 +109,7 @@ async fn killed_at_any_moment_each_change_arrives_once() {
     let (snowflake, postgres) = (snowflake().await, Postgres::start());
     let client = postgres.database("shop").await;
     client.batch_execute(SHOP).await.unwrap();
-    let project = pipeline(&postgres, &snowflake, "    batch: { max_rows: 37, max_age: 20ms }\n    merge: { interval: 100ms }");
+    let project = pipeline(&postgres, &snowflake, "batch: { max_rows: 37, max_age: 20ms }, merge: { interval: 100ms }");
     let stop = Arc::new(AtomicBool::new(false));
     let writer = workload(postgres.client("shop").await, Arc::clone(&stop));
     for round in 0..7_u64 {
@@ -162,7 +151,7 @@ async fn append_keeps_the_history() {
     let (snowflake, postgres) = (snowflake().await, Postgres::start());
     let client = postgres.database("shop").await;
     client.batch_execute("CREATE TABLE orders (id bigint PRIMARY KEY, status text); CREATE TABLE bare (v text); INSERT INTO orders VALUES (1, 'a'), (2, 'b'); INSERT INTO bare VALUES ('x'), ('x')").await.unwrap();
-    let project = pipeline(&postgres, &snowflake, "    write_mode: append");
+    let project = pipeline(&postgres, &snowflake, "write_mode: append");
     project.succeeds(&["run", "--until", "caught-up"]);
     client.batch_execute("UPDATE orders SET status = 'c' WHERE id = 1; DELETE FROM orders WHERE id = 2; INSERT INTO bare VALUES ('y'); UPDATE orders SET id = 9 WHERE id = 1").await.unwrap();
     project.succeeds(&["run", "--until", "caught-up"]);
@@ -184,7 +173,7 @@ async fn sigterm_drains_and_merges() {
     let client = postgres.database("shop").await;
     client.batch_execute(SHOP).await.unwrap();
     // No merge is due before the end: only the drain merges.
-    let project = pipeline(&postgres, &snowflake, "    merge: { interval: 1h }");
+    let project = pipeline(&postgres, &snowflake, "merge: { interval: 1h }");
     let mut child = project.start(&["run"]);
     until("the snapshot", &snowflake, LANDED, |n| n == 1000).await;
     client

@@ -3,7 +3,7 @@
 use crate::harness::Project;
 use crate::warehouse::{in_snowflake, number, snowflake};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use std::fs;
 
 const SINK: &str =
@@ -15,7 +15,6 @@ async fn refused(postgres: &Postgres, snowflake: &LocalSnowflake, what: &str, da
         "sources:\n  shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"*.*\"] }}, slot: {what}, publication: {what} }}\nsinks:\n  warehouse: {{ {sink} }}\nserver: none\n",
         postgres.url(database)
     ));
-    fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
     fs::write(project.path().join("other.p8"), "this is no key, it is a secret-word").unwrap();
     let output = project.run(&["run", "--until", "caught-up"]);
     let log = String::from_utf8_lossy(&output.stderr);
@@ -91,7 +90,6 @@ async fn places_and_keys() {
             SINK.replace("SHOP", &what.to_uppercase()),
             snowflake.url()
         ));
-        fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
         let output = project.run(&["run", "--until", "caught-up"]);
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(expected.1), "{what}:\n{log}");

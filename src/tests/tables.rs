@@ -1,9 +1,9 @@
 //! Tables that join and leave while pipelines run by the real binary, and those that are copied anew.
 
 use crate::harness::{Project, RUN, fold, history, signal, source_rows, wait_for};
-use crate::warehouse::{assert_same, in_postgres, in_snowflake, number, snowflake, until};
+use crate::warehouse::{account, assert_same, in_postgres, in_snowflake, number, snowflake, until};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Child;
@@ -154,23 +154,12 @@ async fn a_table_joins_snowflake_over_kills_and_is_copied_anew() {
     let port = free_port();
     let project = Project::new(&format!(
         "{}sinks:
-  warehouse:
-    type: snowflake
-    inputs: [shop]
-    account: LOCAL
-    url: {}
-    user: LOADER
-    private_key: {{ file: ./snowflake.p8 }}
-    database: RAW
-    schema: SHOP
-    batch: {{ max_rows: 97, max_age: 20ms }}
-    merge: {{ interval: 100ms }}
+  warehouse: {{ inputs: [shop], {}, schema: SHOP, batch: {{ max_rows: 97, max_age: 20ms }}, merge: {{ interval: 100ms }} }}
 server: {{ listen: \"127.0.0.1:{port}\" }}
 ",
         source(&postgres),
-        snowflake.url()
+        account(&snowflake)
     ));
-    std::fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
     project.succeeds(&["run", "--until", "caught-up"]);
     client.batch_execute(NEW).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));

@@ -26,6 +26,14 @@ pub(crate) async fn snowflake() -> LocalSnowflake {
     server
 }
 
+/// How a sink reaches it, in YAML's flow style. The key is in every project's folder.
+pub(crate) fn account(server: &LocalSnowflake) -> String {
+    format!(
+        "type: snowflake, account: LOCAL, url: \"{}\", user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW",
+        server.url()
+    )
+}
+
 /// What a query gives in PostgreSQL.
 pub(crate) async fn in_postgres(client: &Client, query: &str) -> Rows {
     let mut rows = Rows::new();

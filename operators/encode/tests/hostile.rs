@@ -2,40 +2,14 @@
 
 use super::{Sent, column, encode, message, raw, single, table};
 use crate::contract::{ColumnType, Format};
+use crate::fuzzing::families;
 use proptest::prelude::*;
 
-/// Every family.
-pub(super) fn families() -> Vec<ColumnType> {
-    use ColumnType::{
-        Array, Bool, Bytea, Date, Float4, Float8, Int2, Int4, Int8, Interval, Json, Jsonb, Numeric, NumericText, Oid, Other, Text, Time,
-        TimeTz, Timestamp, TimestampTz, Uuid,
-    };
-    let plain = vec![
-        Bool,
-        Int2,
-        Int4,
-        Int8,
-        Oid,
-        Float4,
-        Float8,
-        NumericText,
-        Text,
-        Bytea,
-        Date,
-        Time,
-        TimeTz,
-        Timestamp,
-        TimestampTz,
-        Interval,
-        Uuid,
-        Json,
-        Jsonb,
-        Other,
-        Numeric { precision: 38, scale: 37 },
-        Numeric { precision: 5, scale: 2 },
-    ];
-    let arrays: Vec<ColumnType> = plain.iter().map(|ty| Array(Box::new(ty.clone()))).collect();
-    plain.into_iter().chain(arrays).chain([Array(Box::new(Array(Box::new(Int4))))]).collect()
+/// Every family, and arrays.
+fn every_family() -> Vec<ColumnType> {
+    let arrays = families().into_iter().map(|ty| ColumnType::Array(Box::new(ty)));
+    let nested = ColumnType::Array(Box::new(ColumnType::Array(Box::new(ColumnType::Int4))));
+    families().into_iter().chain(arrays).chain([nested]).collect()
 }
 
 #[test]
@@ -139,7 +113,7 @@ fn arrays_that_are_not() {
 }
 
 fn any_form(bytes: &[u8]) {
-    for ty in families() {
+    for ty in every_family() {
         for sent in [Sent::Text(bytes), Sent::Binary(bytes)] {
             let message = message(b'I', &[(b'N', &[sent])]);
             if let Ok(batches) = encode(&raw(&single(ty.clone()), Format::PgOutput, &[message])) {

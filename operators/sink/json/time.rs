@@ -66,12 +66,7 @@ pub(super) fn write_timestamp_text(text: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        write(&mut out);
-        String::from_utf8(out).expect("times are ASCII")
-    }
+    use crate::contract::float::tests::written;
 
     #[test]
     fn values() {

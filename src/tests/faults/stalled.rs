@@ -2,9 +2,8 @@
 //! early, and everything arrives in the end.
 
 use crate::harness::{Project, history, signal, wait_for};
-use crate::warehouse::{number, snowflake};
+use crate::warehouse::{account, number, snowflake};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::PRIVATE_KEY;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -31,15 +30,14 @@ async fn memory_is_bounded_and_nothing_is_confirmed_early() {
         "sources:
   shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"public.*\"] }} }}
 sinks:
-  warehouse: {{ type: snowflake, inputs: [shop], account: LOCAL, url: \"{}\", user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW, schema: SHOP, write_mode: append }}
+  warehouse: {{ inputs: [shop], {}, schema: SHOP, write_mode: append }}
   files: {{ type: file, inputs: [shop], path: out }}
 engine: {{ source_credit: {CREDIT_MIB}MiB, credit: {CREDIT_MIB}MiB }}
 server: none
 ",
         postgres.url("shop"),
-        snowflake.url()
+        account(&snowflake)
     ));
-    std::fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
     let mut child = project.start(&["run"]);
     client.batch_execute("INSERT INTO t VALUES (0, 'first')").await.unwrap();
     let landed = "SELECT COUNT(*) FROM RAW.SHOP.T__CHANGES";

@@ -2,6 +2,7 @@
 
 use super::compare;
 use super::workload::SCHEMA;
+use crate::warehouse::account;
 use etl_stream_operators::testing::postgres::Postgres;
 use etl_stream_operators::testing::proxy::Proxy;
 use etl_stream_operators::testing::random::Random;
@@ -70,19 +71,8 @@ sinks:
     batch: {{ max_rows: {}, max_age: {}ms }}
     retry: {{ initial: 20ms, max: 200ms, give_up_after: 3s }}
   warehouse:
-    type: snowflake
-    inputs: [shop]
-    account: LOCAL
-    url: {}
-    user: LOADER
-    private_key: {{ file: ./snowflake.p8 }}
-    database: RAW
-    schema: SHOP
-    channels: {}
-    batch: {{ max_rows: {}, max_age: {}ms }}
-    merge: {{ interval: {}ms }}
-    request_timeout: 8s
-    retry: {{ initial: 20ms, max: 500ms, give_up_after: 90s }}
+    {{ inputs: [shop], {}, schema: SHOP, channels: {}, batch: {{ max_rows: {}, max_age: {}ms }}, merge: {{ interval: {}ms }},
+      request_timeout: 8s, retry: {{ initial: 20ms, max: 500ms, give_up_after: 90s }} }}
 engine: {{ source_credit: {}MiB, credit: 16MiB }}
 server: none
 ",
@@ -90,7 +80,7 @@ server: none
             random.between(1, 4),
             random.between(5, 300),
             random.between(10, 200),
-            snowflake.url(),
+            account(&snowflake),
             random.between(1, 4),
             random.between(5, 500),
             random.between(10, 300),

@@ -11,10 +11,10 @@ mod encodings;
 mod table;
 
 use crate::harness::Project;
-use crate::warehouse::snowflake;
+use crate::warehouse::{account, snowflake};
 use columns::{Column, Compare};
 use etl_stream_operators::testing::postgres::Postgres;
-use etl_stream_operators::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
+use etl_stream_operators::testing::snowflake::LocalSnowflake;
 use std::collections::HashSet;
 use table::{BASES, IMPOSSIBLE, KEYS, RESPELLED, SETUP};
 use tokio_postgres::Client;
@@ -29,19 +29,17 @@ const HOSTILE: &str = "CREATE ROLE hostile SUPERUSER LOGIN; ALTER ROLE hostile S
 /// From one database to all three sinks.
 fn pipeline(postgres: &Postgres, snowflake: &LocalSnowflake) -> Project {
     let url = postgres.url("types").replace("postgres@", "hostile@");
-    let project = Project::new(&format!(
+    Project::new(&format!(
         "sources:
   pg: {{ type: postgres, url: {{ plain: \"{url}\" }}, tables: {{ include: [\"public.*\"] }} }}
 sinks:
   lines: {{ type: file, inputs: [pg], path: lines, format: ndjson }}
   columns: {{ type: file, inputs: [pg], path: columns, format: parquet }}
-  warehouse: {{ type: snowflake, inputs: [pg], account: LOCAL, url: {}, user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW, schema: PG }}
+  warehouse: {{ inputs: [pg], {}, schema: PG }}
 server: none
 ",
-        snowflake.url()
-    ));
-    std::fs::write(project.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
-    project
+        account(snowflake)
+    ))
 }
 
 /// A database whose login role is hostile, and a client that is not.
