@@ -45,7 +45,7 @@ pub(super) struct RunArgs {
 }
 
 /// A duration as the pipeline file writes them.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     serde_json::from_value::<crate::Period>(text.into()).map(|period| period.0).map_err(|e| e.to_string())
 }
 
@@ -59,7 +59,7 @@ impl RunArgs {
             graph.engine.workers = usize::from(workers);
         }
         if let Some(Listen(address)) = self.listen {
-            graph.server = address.map(|listen| ServerSettings { listen });
+            graph.server = address.map(|listen| ServerSettings { listen, ..graph.server.unwrap_or_default() });
         }
         let options = RunOptions { until: self.until, shutdown_timeout: self.shutdown_timeout };
         Ok(dataflow::run(graph, options)?)

@@ -17,15 +17,19 @@ mod exchange;
 mod failure;
 mod operator;
 mod options;
+mod pause;
 mod plan;
 mod run;
 mod sink;
 mod source;
 mod supervise;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod until;
 mod workers;
 
 pub use options::{RunOptions, Until};
+pub use pause::Pauses;
 pub use run::{Started, run, start};
+pub use tap::{Tap, Taps};
