@@ -19,6 +19,7 @@ mod operator;
 mod options;
 mod plan;
 mod run;
+mod signals;
 mod sink;
 mod source;
 mod supervise;

@@ -4,6 +4,7 @@ use super::bridge::bridge;
 use super::failure::Failures;
 use super::options::RunOptions;
 use super::plan::{OperatorPlan, Plan, SinkPlan, instances};
+use super::signals::Signals;
 use super::sink::deliveries;
 use super::source::SourceEnd;
 use super::supervise::{SourceTask, Supervisor, WriterTask};
@@ -20,6 +21,7 @@ use futures::future::try_join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
+use tracing::info;
 
 /// The runtime was not started.
 pub(crate) const RUN_RUNTIME: Code = Code::new("RUN0005", Exit::Environment);
@@ -35,8 +37,15 @@ pub fn run(graph: Graph, options: RunOptions) -> Result<(), CodedError> {
         .build()
         .map_err(|e| CodedError::definite(RUN_RUNTIME, "the input and output threads were not started").caused_by(e))?;
     let result = runtime.block_on(async {
-        let started = start(graph, options).await?;
-        Box::pin(started.supervise()).await
+        let mut signals = Signals::listen()?;
+        let started = tokio::select! {
+            signal = signals.next() => {
+                info!(signal, "stopped before anything was read");
+                return Ok(());
+            }
+            started = Box::pin(start(graph, options)) => started?,
+        };
+        Box::pin(started.supervisor.run(signals)).await
     });
     // Tasks of a failed pipeline may hang on a socket: they are not waited for.
     runtime.shutdown_background();
@@ -63,12 +72,12 @@ impl Started {
         self.stop.clone()
     }
 
-    /// Waits for the end.
+    /// Waits for the end, which SIGINT and SIGTERM ask for from here on.
     ///
     /// # Errors
-    /// The first failure of any node.
+    /// The first failure of any node; with `until`, the error of a table that is left behind.
     pub async fn supervise(self) -> Result<(), CodedError> {
-        self.supervisor.run().await
+        self.supervisor.run(Signals::listen()?).await
     }
 }
 
