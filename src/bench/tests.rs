@@ -232,6 +232,7 @@ fn the_page_shows_plots_and_strikes_what_is_saturated_through() {
     run.saturated = true;
     run.timeline.rows = vec![5, 0, 9];
     run.timeline.step_seconds = 0.1;
+    run.latency.as_mut().unwrap().p50 = 2_000;
     run.latency.as_mut().unwrap().curve = vec![(0.0, 100), (50.0, 900), (99.9, 40_000)];
     run.nodes.push(super::NodeTime { name: "Decode <b>".into(), seconds: 0.25 });
     let page = page(&report);

@@ -129,6 +129,20 @@ fn ctrl_c_ends_a_run_with_a_partial_report() {
 }
 
 #[test]
+fn a_closed_loop_ends_when_its_time_is_up() {
+    let project = Project::new("");
+    let out =
+        project.succeeds(&["bench", "--duration", "500ms", "--runs", "1", "--warmup", "0", "--scenario", "narrow_insert,many_tables"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["valid"], &report["partial"]), (&json!(true), &json!(false)));
+    for result in report["results"].as_array().unwrap() {
+        let run = &result["runs"][0];
+        assert!(run["changes"].as_u64().unwrap() > 0 && run["sinks"][0]["rows"] == run["changes"], "{run}");
+        assert_eq!(run["sinks"][0]["check"], "expected");
+    }
+}
+
+#[test]
 fn compare_exits_4_on_a_regression() {
     let project = Project::new("");
     project.succeeds(&["bench", "--rows", "500", "--runs", "5", "--warmup", "0", "--json", "a.json"]);

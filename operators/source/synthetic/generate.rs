@@ -71,11 +71,6 @@ impl Generator {
         self.open.is_none() && self.workload.rows().is_some_and(|rows| self.next >= rows)
     }
 
-    /// Whether a transaction is open.
-    pub(super) fn is_within(&self) -> bool {
-        self.open.is_some()
-    }
-
     /// Appends messages until there are `most` bytes or more, or nothing is due. `commit_time` is asked of each
     /// transaction's first change: nothing, and it is not due yet.
     pub(super) fn fill(&mut self, most: usize, commit_time: impl Fn(u64) -> Option<i64>, out: &mut Messages) {

@@ -141,20 +141,20 @@ impl Source for Synthetic {
         }
         player.stream()?;
         // A transaction is never cut: what is left of it is made in no time.
-        while !generator.is_done() && (generator.is_within() || !player.stopping()) {
+        while !generator.is_done() {
             let held = player.room().await?;
-            let mut made = Messages::with_room(Player::ROOM);
-            generator.fill(Player::ROOM, |change| pace.commit_time(change), &mut made);
-            if made.places.is_empty() {
-                drop(held);
-                let due = pace.due(generator.next()).unwrap_or_else(Instant::now);
-                if !player.until(due.max(Instant::now() + TICK)).await? {
-                    break;
-                }
+            let (stopping, mut made) = (player.stopping(), Messages::with_room(Player::ROOM));
+            generator.fill(Player::ROOM, |change| pace.commit_time(change).filter(|_| !stopping), &mut made);
+            if !made.places.is_empty() {
+                let read = Payloads { bytes: Bytes::from(made.bytes), messages: made.places };
+                player.take(&read, held, |relation| table(&workload, relation.id)).await?;
                 continue;
             }
-            let read = Payloads { bytes: Bytes::from(made.bytes), messages: made.places };
-            player.take(&read, held, |relation| table(&workload, relation.id)).await?;
+            drop(held);
+            let due = pace.due(generator.next()).unwrap_or_else(Instant::now).max(Instant::now() + TICK);
+            if stopping || !player.until(due).await? {
+                break;
+            }
         }
         player.finish().await
     }
