@@ -1,6 +1,7 @@
 //! Starts a pipeline: state, sinks, dataflows, sources, in that order.
 
 use super::bridge::bridge;
+use super::busy::Busy;
 use super::failure::Failures;
 use super::options::RunOptions;
 use super::plan::{OperatorPlan, Plan, SinkPlan, instances};
@@ -86,6 +87,14 @@ impl Started {
 /// # Errors
 /// When the state, a secret, a sink or the workers do not come up. Nothing has been read then.
 pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedError> {
+    start_watched(graph, options, None).await
+}
+
+/// Starts a pipeline whose operators' times are summed up.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>) -> Result<Started, CodedError> {
     // Before any node is made: what counts where nobody listens is lost.
     server::listen_to_metrics(&graph.pipeline);
     let workers = graph.engine.workers.max(1);
@@ -182,7 +191,7 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
         async move { sink.prepare(&context).await }
     }))
     .await?;
-    let workers = Workers::start(workers, plans, failures)?;
+    let workers = Workers::start(workers, plans, failures, busy)?;
     let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
     Ok(Started { supervisor, status, stop })
 }
