@@ -52,5 +52,5 @@ pub use slots::{Dropped, SlotFacts};
 pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};
 pub use spelling::double_holds;
 pub(crate) use spelling::place_point;
-pub use state::{MemoryState, StateKey, StateStore};
-pub use status::{Pending, Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};
+pub use state::{MemoryState, StateKey, StateStore, awaits_copy};
+pub use status::{Pending, Phase, PipelineStatus, SinkStatus, SourceStatus, StoppedTable, TableStatus};

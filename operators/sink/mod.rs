@@ -1,7 +1,7 @@
 //! Stage: sink. Where rows leave the pipeline.
 //!
 //! ```text
-//! batch ──Delivery──> Writer of a Sink ──> Snowflake | folder of files | standard output | nothing
+//! batch ──Delivery──> Writer of a Sink ──> Snowflake | folder of files | URL | standard output | nothing
 //! ```
 //!
 //! `json` spells rows and `line` puts them into objects with their metadata, for every sink that writes
@@ -17,6 +17,7 @@ pub mod stdout;
 pub mod tally;
 #[cfg(test)]
 mod testing;
+pub mod webhook;
 
 use crate::contract::{BatchSettings, Registry};
 
@@ -25,6 +26,7 @@ pub(crate) fn register(registry: Registry) -> Registry {
     registry
         .sink::<snowflake::SnowflakeConfig>()
         .sink::<file::FileConfig>()
+        .sink::<webhook::WebhookConfig>()
         .sink::<stdout::StdoutConfig>()
         .sink::<blackhole::BlackholeConfig>()
 }

@@ -4,6 +4,7 @@
 //! argv ──clap──> Cli ──> one file per command ──> exit code (exit.rs)
 //! ```
 
+mod bench;
 mod check;
 mod dead_letter;
 mod demo;
@@ -78,6 +79,8 @@ enum Command {
     Resync(resync::ResyncArgs),
     /// Copy a live shop database into a local Snowflake, and prove that they are equal.
     Demo(demo::DemoArgs),
+    /// Measure what a pipeline takes and gives: rates, latency, CPU, memory.
+    Bench(Box<bench::BenchArgs>),
     /// Check pipeline files without touching the network.
     Validate(validate::ValidateArgs),
     /// Write a pipeline file to start from.
@@ -145,6 +148,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Run(args) => args.run(&mut shell),
         Command::Resync(args) => args.run(&mut shell),
         Command::Demo(args) => args.run(),
+        Command::Bench(args) => args.run(&mut shell),
         Command::Validate(args) => args.run(&mut shell),
         Command::Init(args) => args.run(&mut shell),
         Command::Check(args) => args.run(&mut shell),

@@ -83,7 +83,22 @@ pub(super) fn draw(said: &Status) -> String {
         .iter()
         .flat_map(|s| s.tables.iter().map(|t| vec![t.table.clone(), t.phase.clone(), s.source.clone(), t.snapshot_rows.to_string()]));
     let tables = describe::table(["TABLE", "PHASE", "SOURCE", "ROWS COPIED"], tables);
-    format!("{sources}\n\n{sinks}\n\n{tables}\n")
+    let mut text = format!("{sources}\n\n{sinks}\n\n{tables}\n");
+    for s in &said.sources {
+        for (table, why) in s.tables.iter().filter_map(|t| Some((&t.table, t.failed.as_ref()?))) {
+            text.push_str(&format!("\ntable {table} of source {} was not copied: {why}\n", s.source));
+        }
+    }
+    for s in &said.sinks {
+        for t in &s.stopped_tables {
+            let hint = t.hint.as_ref().map(|hint| format!("\n  help: {hint}")).unwrap_or_default();
+            text.push_str(&format!(
+                "\ntable {} is stopped in sink {} since {} [{}]: {}{hint}\n",
+                t.table, s.sink, t.since, t.code, t.reason
+            ));
+        }
+    }
+    text
 }
 
 /// What the state says, read without disturbing it.

@@ -12,6 +12,7 @@
 
 mod batch;
 mod bridge;
+mod busy;
 mod decode;
 mod exchange;
 mod failure;
@@ -20,6 +21,7 @@ mod options;
 mod pause;
 mod plan;
 mod run;
+mod signals;
 mod sink;
 mod source;
 mod supervise;
@@ -29,7 +31,9 @@ mod tests;
 mod until;
 mod workers;
 
+pub use busy::Busy;
 pub use options::{RunOptions, Until};
 pub use pause::Pauses;
-pub use run::{Started, run, start};
+pub(crate) use run::RUN_RUNTIME;
+pub use run::{Started, run, start, start_watched};
 pub use tap::{Tap, Taps};

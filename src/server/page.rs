@@ -70,7 +70,14 @@ pub(crate) fn page(status: &Status, graph: &str) -> String {
             row(&mut out, "td", &cells, !matches!(t.phase.as_str(), "streaming" | "snapshot" | "starting"));
         }
     }
-    out.push_str("</table><p><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/status\">status as JSON</a> · <a href=\"/ready\">ready</a></p></body></html>\n");
+    out.push_str("</table>");
+    for s in &status.sinks {
+        for t in &s.stopped_tables {
+            let text = format!("table {} is stopped in sink {} [{}]: {}", t.table, s.sink, t.code, t.reason);
+            let _ = write!(out, "<p class=\"bad\">{}</p>", escape(&text));
+        }
+    }
+    out.push_str("<p><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/status\">status as JSON</a> · <a href=\"/ready\">ready</a></p></body></html>\n");
     out
 }
 

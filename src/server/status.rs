@@ -1,6 +1,6 @@
 //! What a running pipeline says of itself: made by its server, read by `status`, `top` and the status page.
 
-use etl_stream_operators::contract::{Lsn, PipelineStatus, SinkStatus, SourceStatus};
+use etl_stream_operators::contract::{Lsn, PipelineStatus, SinkStatus, SourceStatus, StoppedTable};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -47,6 +47,21 @@ pub(crate) struct Table {
     pub(crate) phase: String,
     pub(crate) snapshot_rows: u64,
     pub(crate) estimated_rows: u64,
+    /// Why its copy failed and will fail again, until it is tried again.
+    pub(crate) failed: Option<String>,
+}
+
+/// A table that a sink does not take any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Stopped {
+    pub(crate) source: String,
+    pub(crate) table: String,
+    /// The first row that was not taken.
+    pub(crate) since: String,
+    pub(crate) discarded_rows: u64,
+    pub(crate) code: String,
+    pub(crate) reason: String,
+    pub(crate) hint: Option<String>,
 }
 
 /// One sink.
@@ -62,6 +77,7 @@ pub(crate) struct Sink {
     pub(crate) rejected_rows: u64,
     pub(crate) dead_letter_rows: u64,
     pub(crate) retries: u64,
+    pub(crate) stopped_tables: Vec<Stopped>,
 }
 
 fn now() -> i64 {
@@ -95,6 +111,7 @@ impl Source {
             phase: t.phase.word().to_owned(),
             snapshot_rows: t.snapshot_rows,
             estimated_rows: t.estimated_rows,
+            failed: t.failed.as_ref().map(ToString::to_string),
         };
         Self {
             source: name.to_owned(),
@@ -134,6 +151,18 @@ impl Source {
     }
 }
 
+fn stopped(((source, table), it): ((String, String), StoppedTable)) -> Stopped {
+    Stopped {
+        source,
+        table,
+        since: it.since.to_string(),
+        discarded_rows: it.discarded_rows,
+        code: it.error.code.id.to_owned(),
+        reason: it.error.message.clone(),
+        hint: it.error.hint.clone(),
+    }
+}
+
 impl Sink {
     fn of(name: &str, sink: &SinkStatus) -> Self {
         let number = |value: &AtomicU64| value.load(Ordering::Relaxed);
@@ -146,6 +175,7 @@ impl Sink {
             rejected_rows: number(&sink.rejected_rows),
             dead_letter_rows: number(&sink.dead_letter_rows),
             retries: number(&sink.retries),
+            stopped_tables: sink.stopped().into_iter().map(stopped).collect(),
         }
     }
 }

@@ -28,11 +28,12 @@
 //! `hold`, `spill`, `replay` and `streamed` keep large transactions until they commit; `confirm` and `report` answer the
 //! server; `state` survives restarts; `begin` is the first start, `run` holds it together. `survey` notices new tables,
 //! `side` copies them and follows them, `join` hands them over to the stream. `check`, `slots` and `copy` look without
-//! running.
+//! running. `play` is for sources without a server, and `capture` records a stream for them.
 
 mod advice;
 mod assemble;
 mod begin;
+mod capture;
 mod catalog;
 mod check;
 mod codes;
@@ -49,6 +50,7 @@ pub(crate) mod fuzz;
 mod hold;
 mod join;
 mod numbers;
+mod play;
 mod quote;
 mod replay;
 mod report;
@@ -58,6 +60,7 @@ mod side;
 mod slots;
 mod snapshot;
 mod spill;
+mod stamp;
 mod state;
 mod stream;
 mod streamed;
@@ -66,4 +69,12 @@ mod survey;
 mod tests;
 mod types;
 
+pub use capture::Capture;
+pub(crate) use capture::{Record, capture};
 pub(crate) use config::PostgresConfig;
+pub(crate) use connect::{ConnectSettings, classify};
+pub(crate) use credit::Held;
+pub(crate) use frame::Relation;
+pub(crate) use play::{Payloads, Player};
+pub(crate) use quote::identifier;
+pub(crate) use stamp::{Part, part, stamp};
