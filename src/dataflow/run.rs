@@ -61,6 +61,8 @@ pub struct Started {
     status: Arc<PipelineStatus>,
     pauses: Arc<Pauses>,
     stop: watch::Sender<bool>,
+    /// Until the end: a sink may hold what no other process is to have, such as its folder's lock.
+    _sinks: Vec<Arc<dyn Sink>>,
 }
 
 impl Started {
@@ -207,5 +209,5 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
     .await?;
     let workers = Workers::start(workers, plans, failures, busy)?;
     let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
-    Ok(Started { supervisor, status, pauses, stop })
+    Ok(Started { supervisor, status, pauses, stop, _sinks: sinks.into_values().collect() })
 }

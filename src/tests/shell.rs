@@ -213,13 +213,13 @@ async fn check_asks_snowflake() {
 async fn slots_are_listed_and_dropped_with_care() {
     let postgres = Postgres::start();
     let client = postgres.database("shop").await;
-    client
-        .batch_execute(
-            "CREATE TABLE t (id int PRIMARY KEY); SELECT pg_create_logical_replication_slot('etl_stream_gone_shop', 'pgoutput');
-             SELECT pg_create_logical_replication_slot('theirs', 'pgoutput'); CREATE PUBLICATION etl_stream_gone_shop FOR TABLE t",
-        )
-        .await
-        .unwrap();
+    for sql in [
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION etl_stream_gone_shop FOR TABLE t",
+        "SELECT pg_create_logical_replication_slot('etl_stream_gone_shop', 'pgoutput')",
+        "SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')",
+    ] {
+        client.batch_execute(sql).await.unwrap();
+    }
     let project = Project::new(&pipeline(&postgres.url("shop"), TABLES, FILES, free_port()));
     let child = project.start(&["run"]);
     wait_for("streaming", || status(&project)["sources"][0]["phase"] == "streaming");

@@ -94,6 +94,10 @@ fn canonical(ty: &ColumnType, value: &[u8], out: &mut Vec<u8>) {
         }
         ColumnType::Float4 | ColumnType::Float8 => out.extend_from_slice(double(text).as_bytes()),
         ColumnType::NumericText => out.extend_from_slice(text.as_bytes()),
+        // A text beside the column is PostgreSQL's own, with a blank for the `T`.
+        ColumnType::Date | ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz => {
+            write_string(&text.replace('T', " ").replace("+00:00", "+00"), out);
+        }
         ColumnType::Json | ColumnType::Jsonb | ColumnType::Array(_) => match serde_json::from_slice(value) {
             Ok(parsed) => document(&parsed, out),
             Err(_) => out.extend_from_slice(value),
@@ -329,6 +333,11 @@ mod tests {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             assert_eq!(one == other, same, "{ty:?}: {} {}", text(&one), text(&other));
         }
+        // What stands beside the column, and what a line says of it.
+        let (mut beside, mut line) = (Vec::new(), Vec::new());
+        canonical(&ColumnType::TimestampTz, b"\"0044-03-15 12:00:00+00 BC\"", &mut beside);
+        canonical(&ColumnType::TimestampTz, b"\"0044-03-15T12:00:00+00:00 BC\"", &mut line);
+        assert_eq!(beside, line);
         for (ty, cell) in [(ColumnType::Date, "x"), (ColumnType::Time, ""), (ColumnType::Timestamp, "9223372036854775807")] {
             assert_eq!(told(&ty, cell, &mut Vec::new()), None, "{cell}");
         }

@@ -15,7 +15,7 @@
 use super::assemble::{Assembler, StreamError};
 use super::credit::Held;
 use super::frame::{self, DATA_HEADER, Frame, FrameError};
-use super::run::stopped;
+use super::run::{resumed, stopped};
 use super::snapshot;
 use super::snapshot::tuples::{TupleError, Tuples};
 use super::stream::{PROGRESS_EVERY, READ_MOST};
@@ -65,6 +65,7 @@ pub(crate) struct Player {
     key: StateKey,
     status: Arc<SourceStatus>,
     stop: watch::Receiver<bool>,
+    paused: watch::Receiver<bool>,
     played: Played,
     noted: Instant,
     assembler: Assembler,
@@ -107,6 +108,7 @@ impl Player {
             key,
             status: cx.source_status,
             stop: cx.stop,
+            paused: cx.paused,
             played,
             noted: Instant::now(),
             assembler,
@@ -135,9 +137,20 @@ impl Player {
         }
     }
 
-    /// Waits for credit for [`Player::ROOM`] bytes.
+    /// Waits for credit for [`Player::ROOM`] bytes, once it is not paused any more or to stop.
     pub(crate) async fn room(&mut self) -> Result<Held, CodedError> {
         self.note()?;
+        if *self.paused.borrow() {
+            let (phase, reason) = self.status.phase();
+            self.status.set_phase(Phase::Paused, None);
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                () = stopped(&mut stop) => {}
+                () = resumed(&mut self.paused) => {}
+            }
+            self.status.set_phase(phase, reason);
+            self.note()?;
+        }
         Ok(Held::take(&self.credits, READ_MOST as u32).await)
     }
 
