@@ -103,6 +103,9 @@ impl Supervisor {
     /// The first failure, or `RUN0003`.
     pub(crate) async fn run(mut self) -> Result<(), CodedError> {
         let result = self.watch().await;
+        if result.is_ok() {
+            self.progress.end();
+        }
         self.workers.abort();
         self.tasks.abort_all();
         let workers = self.workers;

@@ -1,4 +1,4 @@
-//! How far a run is: a line for each source every ten seconds.
+//! How far a run is: a line for each source every ten seconds, and one for each sink at the end.
 
 use etl_stream_operators::contract::{Phase, PipelineStatus, SourceStatus};
 use std::collections::BTreeMap;
@@ -30,6 +30,14 @@ impl Progress {
             let changes = source.changes.load(Ordering::Relaxed);
             let rate = self.rate(&name, snapshot_rows + changes);
             info!(source = name, "{}", describe(&source, snapshot_rows, changes, rate));
+        }
+    }
+
+    /// Says what every sink was given.
+    pub(crate) fn end(&self) {
+        for (name, sink) in self.status.sinks() {
+            let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+            info!(sink = name, rows = count(&sink.rows), bytes = count(&sink.bytes), "done");
         }
     }
 
