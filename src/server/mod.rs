@@ -139,7 +139,7 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
             let tables: Vec<Value> = source
                 .tables()
                 .iter()
-                .map(|(table, t)| json!({ "table": table, "phase": t.phase.word(), "snapshot_rows": t.snapshot_rows, "estimated_rows": t.estimated_rows, "failed": t.failed.as_ref().map(|e| e.to_string()) }))
+                .map(|(table, t)| json!({ "table": table, "phase": t.phase.word(), "snapshot_rows": t.snapshot_rows, "estimated_rows": t.estimated_rows, "failed": t.failed.as_ref().map(ToString::to_string) }))
                 .collect();
             json!({
                 "source": name, "phase": phase.word(), "reason": reason, "lag_bytes": source.lag_bytes(),
