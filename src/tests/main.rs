@@ -13,6 +13,7 @@ mod order_operators;
 mod order_publications;
 mod pipelines;
 mod schema_changes;
+mod shell;
 mod snowflake;
 mod snowflake_refusals;
 mod tables;
