@@ -10,42 +10,23 @@ mod boxed;
 mod row;
 
 use arrow::array::{Array, AsArray};
+use etl_stream::bench::{Counting, allocations};
 use etl_stream_operators::batch::{Batcher, Limits, Sealed};
 use etl_stream_operators::contract::{BatchSettings, ColumnType, Format, Item, RawRows, RowBatch};
 use etl_stream_operators::encode::Encoder;
-use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The binary's own allocator, counted.
-struct Counting(mimalloc::MiMalloc);
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting(mimalloc::MiMalloc);
-
-// SAFETY: every call goes to the inner allocator as it came; a counter changes nothing about memory.
-#[expect(unsafe_code, reason = "counts what the allocator is asked for")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { self.0.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { self.0.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { self.0.realloc(at, layout, size) }
-    }
-}
+static ALLOCATOR: Counting<mimalloc::MiMalloc> = Counting(mimalloc::MiMalloc);
 
 /// Rows of a chunk: what one read of the stream holds at 364 bytes a row.
 const CHUNK: usize = 700;
 /// Chunks that one activation of a busy worker takes: four MiB.
 const BURST: usize = 16;
+/// The batch stage's own limits.
+const NO_LIMITS: BatchSettings = BatchSettings { max_rows: None, max_bytes: None, max_age: None };
 const CHUNKS: usize = 16 * BURST;
 
 /// CPU time of this thread.
@@ -103,7 +84,7 @@ fn chunks(columns: &[(&str, ColumnType)], format: Format, values: impl Fn(usize)
 /// Everything up to sealed batches, as the dataflow does it: bursts of chunks, flushed, batched.
 fn sealed(chunks: &[RawRows], encoder: &mut Encoder, mut each: impl FnMut(RowBatch)) {
     let (mut batches, mut out) = (Vec::new(), Vec::<Sealed<()>>::new());
-    let mut batcher = Batcher::new(Limits::new(BatchSettings::default()));
+    let mut batcher = Batcher::new(Limits::new(NO_LIMITS));
     let now = Instant::now();
     for burst in chunks.chunks(BURST) {
         burst.iter().for_each(|raw| encoder.push(raw, &mut batches).expect("rows in their documented form"));
@@ -122,7 +103,7 @@ fn sealed(chunks: &[RawRows], encoder: &mut Encoder, mut each: impl FnMut(RowBat
 fn check(chunks: &[RawRows]) {
     let mut ours = Vec::new();
     sealed(chunks, &mut Encoder::new(), |batch| ours.push(batch));
-    let ours = RowBatch::concat(&ours).expect("one schema");
+    let ours = RowBatch::concat(ours).expect("one schema");
     let mut at = 0;
     for raw in chunks {
         let theirs = boxed::encode(raw, &boxed::decode(raw));
@@ -212,9 +193,10 @@ fn main() {
 
     let mut encoder = Encoder::new();
     sealed(&text, &mut encoder, drop);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    allocations::start();
+    let before = allocations::counted().unwrap_or(0);
     sealed(&text, &mut encoder, drop);
-    let each = (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / rows as f64;
+    let each = (allocations::counted().unwrap_or(0) - before) as f64 / rows as f64;
     eprintln!("{:<34} {each:>7.4} a row", "allocations, to sealed batches");
     println!(r#"{{"bench":"ratios","name":"allocations","allocations_per_row":{each:.5}}}"#);
 }

@@ -19,6 +19,8 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The batch stage's own limits.
+const NO_LIMITS: BatchSettings = BatchSettings { max_rows: None, max_bytes: None, max_age: None };
 const ROWS: usize = 8_192;
 
 fn batch() -> RowBatch {
@@ -69,7 +71,7 @@ fn batching(c: &mut Criterion) {
         let parts: Vec<RowBatch> = (0..parts).map(|part| whole.slice(part * size, size)).collect();
         group.bench_function(format!("{} parts", parts.len()), |b| {
             b.iter(|| {
-                let (mut batcher, mut out, now) = (Batcher::new(Limits::new(BatchSettings::default())), Vec::new(), Instant::now());
+                let (mut batcher, mut out, now) = (Batcher::new(Limits::new(NO_LIMITS)), Vec::new(), Instant::now());
                 for part in &parts {
                     batcher.push(Item::Rows(part.clone()), (), now, &mut out).expect("one schema");
                 }

@@ -49,11 +49,9 @@ impl ChunkSender for Collect {
             assert!(batch.ops[0] == b'r' || batch.first_ts().unwrap() >= before);
             assert!(Ts::from(batch.last_token().unwrap()) < chunk.upper);
         }
-        if !chunk.items.is_empty() {
-            if let Some((left, stop)) = &mut self.stop {
-                *left = left.saturating_sub(1);
-                stop.send_replace(*left == 0);
-            }
+        if let Some((left, stop)) = self.stop.as_mut().filter(|_| !chunk.items.is_empty()) {
+            *left = left.saturating_sub(1);
+            stop.send_replace(*left == 0);
         }
         self.credits.give(chunk.credit);
         self.durable.send_modify(|durable| durable.upper = chunk.upper);

@@ -79,12 +79,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
 }
 
 /// Starts to count, for the rest of the process.
-pub(super) fn start() {
+pub fn start() {
     COUNTING.store(true, Ordering::Relaxed);
 }
 
 /// Allocations counted; nothing when the process's allocator is not [`Counting`].
-pub(super) fn counted() -> Option<u64> {
+#[must_use]
+pub fn counted() -> Option<u64> {
     let sum: u64 = SLOT.iter().map(|slot| slot.0.load(Ordering::Relaxed)).sum();
     (sum > 0).then_some(sum)
 }

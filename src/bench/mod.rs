@@ -8,7 +8,7 @@
 //! A run counts only when what its sinks acknowledged is what the workload says, row for row: otherwise it is invalid and
 //! says so. Latency is never that of a closed loop. A run that was ended early is marked partial.
 
-mod allocations;
+pub mod allocations;
 mod checksum;
 mod compare;
 mod html;

@@ -152,7 +152,7 @@ impl Setup {
             }),
             _ => json!({}),
         };
-        let input = if operators.as_object().is_some_and(|operators| operators.is_empty()) { "bench" } else { "hide" };
+        let input = if operators.as_object().is_some_and(serde_json::Map::is_empty) { "bench" } else { "hide" };
         let sink = match &self.to {
             To::File(path, format) => json!({ "type": "file", "inputs": [input], "path": path, "format": format }),
             To::Blackhole | To::Pipeline(_) => json!({ "type": "blackhole", "inputs": [input] }),
@@ -232,7 +232,7 @@ impl Setup {
                 From::Synthetic => {
                     let settings = self.synthetic(start);
                     let config: SyntheticConfig = serde_json::from_value(settings.clone()).map_err(|e| unfit("synthetic", e))?;
-                    (self.parse(registry, "synthetic", settings)?, Some(Workload::new(&config, &name)))
+                    (parse(registry, "synthetic", settings)?, Some(Workload::new(&config, &name)))
                 }
                 From::Replay(path) => {
                     let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -240,7 +240,7 @@ impl Setup {
                     if let (Some(rate), Some(map)) = (self.rate, settings.as_object_mut()) {
                         map.insert("rate".into(), rate.into());
                     }
-                    (self.parse(registry, "replay", settings)?, None)
+                    (parse(registry, "replay", settings)?, None)
                 }
                 From::Postgres(_) => (source, Some(self.live_workload()?)),
             };
@@ -250,7 +250,7 @@ impl Setup {
         let own = !matches!(self.to, To::Pipeline(_));
         let mut sinks = Vec::new();
         for at in graph.sinks().collect::<Vec<_>>() {
-            let whole = own || self.is_plain(&graph, at, sources.len());
+            let whole = own || is_plain(&graph, at, sources.len());
             let check = match &self.from {
                 From::Synthetic if whole => Check::Expected,
                 From::Postgres(_) if whole => Check::Content,
@@ -264,28 +264,27 @@ impl Setup {
         Ok(Run { graph, meter, sources, sinks, workloads, scenario: self.scenario, own })
     }
 
-    /// Whether every source goes to a sink and nothing stands between.
-    #[expect(clippy::unused_self, reason = "beside its kin")]
-    fn is_plain(&self, graph: &Graph, sink: usize, sources: usize) -> bool {
-        let inputs = &graph.nodes[sink].inputs;
-        inputs.len() == sources && inputs.iter().all(|input| graph.nodes[input.node].kind == Kind::Source)
-    }
-
     /// The workload that a live server's table is filled with.
     pub(super) fn live_workload(&self) -> Result<Workload, CodedError> {
         let settings = json!({ "scenario": "snapshot", "rows": self.rows, "seed": self.seed });
         let config: SyntheticConfig = serde_json::from_value(settings).map_err(|e| unfit("synthetic", e))?;
         Ok(Workload::new(&config, "bench"))
     }
+}
 
-    #[expect(clippy::unused_self, reason = "beside its kin")]
-    fn parse(&self, registry: &Registry, name: &str, settings: serde_json::Value) -> Result<Arc<dyn ParsedNode>, CodedError> {
-        let node = registry.get(Kind::Source, name).ok_or_else(|| {
-            CodedError::definite(BENCH_SOURCE, format!("this binary has no source of type `{name}`"))
-                .hint("start from Registry::builtin() in a binary of your own")
-        })?;
-        (node.parse)(settings).map_err(|e| unfit(name, e.into_inner()))
-    }
+/// Whether every source goes to a sink and nothing stands between.
+fn is_plain(graph: &Graph, sink: usize, sources: usize) -> bool {
+    let inputs = &graph.nodes[sink].inputs;
+    inputs.len() == sources && inputs.iter().all(|input| graph.nodes[input.node].kind == Kind::Source)
+}
+
+/// Reads the settings of a source.
+fn parse(registry: &Registry, name: &str, settings: serde_json::Value) -> Result<Arc<dyn ParsedNode>, CodedError> {
+    let node = registry.get(Kind::Source, name).ok_or_else(|| {
+        CodedError::definite(BENCH_SOURCE, format!("this binary has no source of type `{name}`"))
+            .hint("start from Registry::builtin() in a binary of your own")
+    })?;
+    (node.parse)(settings).map_err(|e| unfit(name, e.into_inner()))
 }
 
 fn unfit(name: &str, error: serde_json::Error) -> CodedError {

@@ -234,7 +234,8 @@ fn the_page_shows_plots_and_strikes_what_is_saturated_through() {
     run.timeline.step_seconds = 0.1;
     run.latency.as_mut().unwrap().p50 = 2_000;
     run.latency.as_mut().unwrap().curve = vec![(0.0, 100), (50.0, 900), (99.9, 40_000)];
-    run.nodes.push(super::NodeTime { name: "Decode <b>".into(), seconds: 0.25 });
+    let node = super::NodeTime { name: "Decode <b>".into(), seconds: 0.25 };
+    report.results[0].runs.iter_mut().for_each(|run| run.nodes.push(node.clone()));
     let page = page(&report);
     for part in
         ["<svg class=\"timeline\"", "<svg class=\"latency\"", "<svg class=\"nodes\"", "<del>2.00 ms</del>", "Decode &lt;b&gt;", "<polyline"]

@@ -105,6 +105,9 @@ impl Supervisor {
     /// The first failure, or `RUN0003`; with `--until`, what is left behind.
     pub(super) async fn run(mut self, signals: Signals) -> Result<(), CodedError> {
         let mut result = self.watch(signals).await;
+        if result.is_ok() {
+            self.progress.end();
+        }
         if result.is_ok() && self.options.until.is_some() {
             result = shortfall(&self.status).map_or(Ok(()), Err);
         }

@@ -1,9 +1,10 @@
-//! How far a run is: a line for each source every ten seconds, and one for each table that is stopped.
+//! How far a run is: a line for each source every ten seconds, one for each table that is stopped, and one for each sink at
+//! the end.
 
 use etl_stream_operators::contract::{Phase, PipelineStatus, SourceStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -34,6 +35,14 @@ impl Progress {
         for (sink, source, table, stopped) in self.status.stopped() {
             let rows = stopped.discarded_rows;
             warn!(sink, source, "table \"{table}\" is stopped: {rows} rows not taken; `etl-stream resync {table}` copies it anew");
+        }
+    }
+
+    /// Says what every sink was given.
+    pub(crate) fn end(&self) {
+        for (name, sink) in self.status.sinks() {
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            info!(sink = name, rows = count(&sink.rows), bytes = count(&sink.bytes), "done");
         }
     }
 

@@ -306,3 +306,21 @@ fn a_synthetic_source_stands_in_any_pipeline() {
     project.succeeds(&["run"]);
     assert!(history(&project.path().join("out"), "bench.mask_filter") == rows, "from the start, the same tokens: each row once");
 }
+
+#[test]
+fn a_synthetic_source_that_was_killed_gives_each_row_once() {
+    let project = Project::new(
+        "sources: { made: { type: synthetic, scenario: many_tables, tables: 3, rows: 6000, rate: 2000 } }\n\
+         sinks: { files: { type: file, inputs: [made], path: out, batch: { max_age: 50ms } } }\nserver: none\n",
+    );
+    let out = project.path().join("out");
+    let tables = ["bench.many_tables_000", "bench.many_tables_001", "bench.many_tables_002"];
+    let rows = || tables.map(|table| history(&out, table));
+    let mut child = project.start(&["run"]);
+    wait_for("rows of two seconds", || rows().iter().map(Vec::len).sum::<usize>() > 4000 || child.try_wait().unwrap().is_some());
+    signal(&child, "KILL");
+    let _ = child.wait();
+    project.succeeds(&["run"]);
+    let rows = rows();
+    assert!(rows.iter().all(|rows| rows.len() == 2000 && rows.windows(2).all(|pair| pair[0].0 < pair[1].0)));
+}

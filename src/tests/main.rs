@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod benches;
 mod dead_letters;
 mod earlier_defects;
 mod examples;

@@ -133,7 +133,7 @@ fn a_signal_that_comes_before_the_pipeline_is_up_ends_it_well() {
         "sinks:\n  warehouse: {{ type: snowflake, inputs: [shop], account: LOCAL, url: \"http://{}\", user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW, schema: SHOP }}\nserver: none\n",
         silent.local_addr().unwrap()
     );
-    let pipeline = to_files("postgres://127.0.0.1:1/shop", "");
+    let pipeline = to_files("postgres://u@127.0.0.1:1/shop", "");
     let project = Project::new(&format!("{}{sink}", &pipeline[..pipeline.find("sinks:").unwrap()]));
     for name in ["TERM", "INT"] {
         let mut child = project.start(&["run"]);

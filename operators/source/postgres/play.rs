@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// The state is of another stream.
 pub(crate) const OTHER_STREAM: Code = Code::new("REC0004", Exit::Environment);
@@ -67,6 +68,8 @@ pub(crate) struct Player {
     stop: watch::Receiver<bool>,
     paused: watch::Receiver<bool>,
     played: Played,
+    /// A note on its way.
+    noting: Option<JoinHandle<Result<(), CodedError>>>,
     noted: Instant,
     assembler: Assembler,
     sent: Ts,
@@ -110,6 +113,7 @@ impl Player {
             stop: cx.stop,
             paused: cx.paused,
             played,
+            noting: None,
             noted: Instant::now(),
             assembler,
             sent: Ts::default(),
@@ -129,7 +133,7 @@ impl Player {
 
     /// Waits for a moment. False: the source is to stop.
     pub(crate) async fn until(&mut self, moment: Instant) -> Result<bool, CodedError> {
-        self.note()?;
+        self.note().await?;
         let mut stop = self.stop.clone();
         tokio::select! {
             () = stopped(&mut stop) => Ok(false),
@@ -139,7 +143,7 @@ impl Player {
 
     /// Waits for credit for [`Player::ROOM`] bytes, once it is not paused any more or to stop.
     pub(crate) async fn room(&mut self) -> Result<Held, CodedError> {
-        self.note()?;
+        self.note().await?;
         if *self.paused.borrow() {
             let (phase, reason) = self.status.phase();
             self.status.set_phase(Phase::Paused, None);
@@ -149,7 +153,7 @@ impl Player {
                 () = resumed(&mut self.paused) => {}
             }
             self.status.set_phase(phase, reason);
-            self.note()?;
+            self.note().await?;
         }
         Ok(Held::take(&self.credits, READ_MOST as u32).await)
     }
@@ -226,7 +230,7 @@ impl Player {
         }
         let broken = |e: TupleError| CodedError::definite(super::codes::COPY, format!("copying table \"{}\": {e}", table.full_name()));
         self.played.attempts += 1;
-        self.store()?;
+        self.store.store(&[self.document()])?;
         let first = stream - Self::ATTEMPTS + 1;
         let lsn = (first + self.played.attempts - 1).min(stream - 1);
         let replaces = (lsn > first).then_some(first);
@@ -278,31 +282,43 @@ impl Player {
         self.told = None;
         self.send(None)?;
         self.out = None;
+        self.noted().await?;
         // The engine's end is gone when the pipeline failed: what is noted stays as it is.
         if self.durable.wait_for(|durable| durable.finished).await.is_ok() {
             self.played.reached = self.played.reached.max(self.sent.lsn);
-            self.store()?;
+            self.store.store(&[self.document()])?;
         }
         self.status.set_phase(Phase::Stopped, None);
         Ok(())
     }
 
-    /// Notes what is durable, once in a while.
-    fn note(&mut self) -> Result<(), CodedError> {
+    /// Notes what is durable, once in a while and beside the playing: a disk's pause is none of the stream's.
+    async fn note(&mut self) -> Result<(), CodedError> {
         let upper = self.durable.borrow().upper;
         self.status.confirmed_lsn.fetch_max(upper.lsn, Ordering::Relaxed);
         // Within a copy nothing is done before all of it is.
         let copying = self.status.phase().0 == Phase::Snapshot;
-        if upper.lsn <= self.played.reached || copying || self.noted.elapsed() < NOTE_EVERY {
+        let busy = self.noting.as_ref().is_some_and(|noting| !noting.is_finished());
+        if upper.lsn <= self.played.reached || copying || busy || self.noted.elapsed() < NOTE_EVERY {
             return Ok(());
         }
+        self.noted().await?;
         self.played.reached = upper.lsn;
-        self.store()
+        let (store, change) = (Arc::clone(&self.store), self.document());
+        self.noting = Some(tokio::task::spawn_blocking(move || store.store(&[change])));
+        self.noted = Instant::now();
+        Ok(())
     }
 
-    fn store(&mut self) -> Result<(), CodedError> {
-        self.noted = Instant::now();
-        let document = serde_json::to_value(&self.played).expect("plain data becomes JSON");
-        self.store.store(&[(self.key.clone(), Some(document))])
+    /// Waits for a note on its way.
+    async fn noted(&mut self) -> Result<(), CodedError> {
+        match self.noting.take() {
+            Some(noting) => noting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
+            None => Ok(()),
+        }
+    }
+
+    fn document(&self) -> (StateKey, Option<serde_json::Value>) {
+        (self.key.clone(), Some(serde_json::to_value(&self.played).expect("plain data becomes JSON")))
     }
 }

@@ -1,6 +1,6 @@
 //! Makes the bytes of a workload, piece by piece.
 
-use super::pgoutput::{CHANGE_LSNS, Messages};
+use super::pgoutput::{CHANGE_LSNS, Messages, Row};
 use super::workload::Workload;
 use crate::contract::Op;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl Generator {
                 (_, false) => [&tuple.middle, &tuple.last],
             };
             let lsn = self.workload.begin_lsn(transaction) + self.next % length * CHANGE_LSNS;
-            out.change(lsn, time, table.id, change.op, columns, change.key, rest);
+            out.change(lsn, time, &Row { relation: table.id, op: change.op, columns, key: change.key, rest });
             self.next += 1;
         }
     }

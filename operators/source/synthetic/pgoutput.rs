@@ -24,6 +24,16 @@ pub(super) struct Messages {
     pub(super) places: Vec<(u32, u32)>,
 }
 
+/// A changed row.
+pub(super) struct Row<'a> {
+    pub(super) relation: u32,
+    pub(super) op: Op,
+    pub(super) columns: u16,
+    pub(super) key: i64,
+    /// The tuple after its first column: the values, or nulls for a delete.
+    pub(super) rest: [&'a [u8]; 2],
+}
+
 impl Messages {
     /// Room for so many bytes, and what the last message has beyond them.
     pub(super) fn with_room(bytes: usize) -> Self {
@@ -88,8 +98,8 @@ impl Messages {
         });
     }
 
-    /// `rest` is the tuple after its first column: the values, or nulls for a delete.
-    pub(super) fn change(&mut self, lsn: u64, time: i64, relation: u32, op: Op, columns: u16, key: i64, rest: [&[u8]; 2]) {
+    pub(super) fn change(&mut self, lsn: u64, time: i64, row: &Row<'_>) {
+        let Row { relation, op, columns, key, rest } = *row;
         let mut digits = itoa::Buffer::new();
         let key = digits.format(key).as_bytes();
         self.message(lsn, time - EPOCH_2000, |out| {

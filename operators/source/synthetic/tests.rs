@@ -148,12 +148,13 @@ async fn a_run_goes_on_where_the_last_one_ended() {
         assert_eq!(compare(&workload, &second.batches, before), 6_000 - before, "{scenario}");
         let third = run(source(&config), &state, None).await.unwrap();
         assert_eq!(third.batches.len(), 0, "{scenario}: there is nothing left");
-        // More rows go on behind; another seed is another stream.
-        let more = SyntheticConfig { rows: Some(6_100), ..config.clone() };
+        // More rows go on behind. Another seed is another stream, and so is one that ends within a transaction.
+        let more = SyntheticConfig { rows: Some(7_500), ..config.clone() };
         let fourth = run(source(&more), &state, None).await.unwrap();
-        assert_eq!(compare(&Workload::new(&more, "s"), &fourth.batches, 6_000), 100);
-        let other = run(source(&SyntheticConfig { seed: 2, ..config }), &state, None).await.unwrap_err();
-        assert_eq!(other.code.id, "REC0004");
+        assert_eq!(compare(&Workload::new(&more, "s"), &fourth.batches, 6_000), 1_500);
+        for other in [SyntheticConfig { seed: 2, ..config.clone() }, SyntheticConfig { rows: Some(7_600), ..config }] {
+            assert_eq!(run(source(&other), &state, None).await.unwrap_err().code.id, "REC0004");
+        }
     }
 }
 

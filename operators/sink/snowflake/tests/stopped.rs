@@ -47,7 +47,8 @@ async fn one_table_stops_and_a_snapshot_takes_it_up_again() {
         let mut settings = settings;
         settings["schema"] = schema.into();
         let appends = settings["write_mode"] == "append";
-        let sink = sink(&server, settings);
+        // A process has a sink of its own.
+        let start = async || Run::start(&sink(&server, settings.clone())).await;
         let items_of = format!("SELECT ID, A FROM RAW.{schema}.ITEMS{} ORDER BY ID", if appends { "__CHANGES" } else { "" });
         let others_of = format!("SELECT COUNT(*) FROM RAW.{schema}.OTHER__CHANGES");
         // The change stands in the middle of a transaction.
@@ -61,7 +62,7 @@ async fn one_table_stops_and_a_snapshot_takes_it_up_again() {
             }
             run.upper(upto);
         };
-        let run = Run::start(&sink).await;
+        let run = start().await;
         deliver(&run, 5);
         run.settled().await;
         let [(table, since, discarded, _)] = &run.stopped()[..] else { panic!("{schema}: {:?}", run.stopped()) };
@@ -71,7 +72,7 @@ async fn one_table_stops_and_a_snapshot_takes_it_up_again() {
         run.crash().await;
         assert_eq!(rows(&server, &items_of).await, ["1 x", "2 y"], "{schema}: all before the stop");
         // As after a crash: all of it comes again, and is known before any of it does.
-        let run = Run::start(&sink).await;
+        let run = start().await;
         until("it is known", || run.stopped().len() == 1).await;
         deliver(&run, 7);
         run.settled().await;
@@ -81,14 +82,14 @@ async fn one_table_stops_and_a_snapshot_takes_it_up_again() {
         assert_eq!(rows(&server, &others_of).await, ["5"], "{schema}: the other goes on");
         assert_eq!(noted(&server, schema).await, note, "{schema}");
         // Copied anew by a process that ends before the copy does, and then by another.
-        let run = Run::start(&sink).await;
+        let run = start().await;
         until("it is known", || run.stopped().len() == 1).await;
         run.mark(Mark::SnapshotBegin { table: drawn(), lsn: 10, replaces: None });
         run.rows(with_drawn(&[read(10, 7, "old")]));
         run.settled().await;
         assert_eq!((run.stopped().len(), noted(&server, schema).await.as_str()), (0, "∅"), "{schema}");
         run.crash().await;
-        let run = Run::start(&sink).await;
+        let run = start().await;
         run.mark(Mark::SnapshotBegin { table: drawn(), lsn: 20, replaces: Some(10) });
         run.rows(with_drawn(&[read(20, 7, "new")]));
         run.mark(Mark::SnapshotEnd { table: drawn(), lsn: 20 });
@@ -114,8 +115,9 @@ async fn a_stop_that_is_not_noted_acknowledges_nothing() {
         assert!(more < 40, "it never stops");
         let schema = format!("S{more}");
         let retry = json!({ "initial": "20ms", "max": "50ms", "give_up_after": "300ms" });
-        let sink = sink(&server, json!({ "schema": schema, "retry": retry, "merge": { "interval": "1h" } }));
-        let run = Run::start(&sink).await;
+        let settings = json!({ "schema": schema, "retry": retry, "merge": { "interval": "1h" } });
+        let start = async || Run::start(&sink(&server, settings.clone())).await;
+        let run = start().await;
         run.rows(batch(&items(), &[insert(1, 0, 1, "x")]));
         run.settled().await;
         server.faults(json!({ "fail": { "route": "sql", "after": more, "times": 1_000_000, "status": 503 } })).await;
@@ -133,7 +135,7 @@ async fn a_stop_that_is_not_noted_acknowledges_nothing() {
             assert_eq!(run.failed().await.code.id, "SF0002", "{more}")
         }
         // The same rows come again, and it is where it would have been.
-        let run = Run::start(&sink).await;
+        let run = start().await;
         run.rows(batch(&items(), &[insert(1, 0, 1, "x")]));
         run.rows(with_drawn(&[insert(2, 0, 2, "y")]));
         run.settled().await;
@@ -153,12 +155,12 @@ async fn a_table_that_is_altered_while_it_is_copied_is_copied_again_by_itself() 
     for (schema, mode, known, asks) in
         [("KNOWN", "evolve", true, true), ("RENAMED", "evolve", false, false), ("MINDED", "refuse", true, false)]
     {
-        let sink = sink(&server, json!({ "schema": schema, "schema_changes": mode }));
-        let run = Run::start(&sink).await;
+        let start = async || Run::start(&sink(&server, json!({ "schema": schema, "schema_changes": mode }))).await;
+        let run = start().await;
         run.rows(batch(&items(), &[insert(1, 0, 1, "x")]));
         run.upper(1);
         run.finish().await.unwrap();
-        let run = Run::start(&sink).await;
+        let run = start().await;
         if known {
             run.cx.state.store(&[(StateKey::table("shop", "pg", "public.items"), Some(true.into()))]).unwrap();
         }
