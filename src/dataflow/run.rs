@@ -4,16 +4,18 @@ use super::bridge::bridge;
 use super::busy::Busy;
 use super::failure::Failures;
 use super::options::RunOptions;
+use super::pause::Pauses;
 use super::plan::{OperatorPlan, Plan, SinkPlan, instances};
 use super::signals::Signals;
 use super::sink::deliveries;
 use super::source::SourceEnd;
 use super::supervise::{SourceTask, Supervisor, WriterTask};
+use super::tap::Taps;
 use super::workers::Workers;
 use crate::Kind;
 use crate::checkpoint::SqliteState;
 use crate::graph::{Graph, Node};
-use crate::server::{self, Server};
+use crate::server::{self, Served, Server};
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
     Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
@@ -57,6 +59,7 @@ pub fn run(graph: Graph, options: RunOptions) -> Result<(), CodedError> {
 pub struct Started {
     supervisor: Supervisor,
     status: Arc<PipelineStatus>,
+    pauses: Arc<Pauses>,
     stop: watch::Sender<bool>,
 }
 
@@ -65,6 +68,12 @@ impl Started {
     #[must_use]
     pub fn status(&self) -> Arc<PipelineStatus> {
         Arc::clone(&self.status)
+    }
+
+    /// Pauses and resumes its sources.
+    #[must_use]
+    pub fn pauses(&self) -> Arc<Pauses> {
+        Arc::clone(&self.pauses)
     }
 
     /// Asks for a drain: read no more, make everything durable, confirm, end.
@@ -126,6 +135,10 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
         built.push(graph.nodes[*source].parsed.source(&graph.context(&graph.nodes[*source]))?);
     }
 
+    let names = sources.iter().map(|source| &*graph.nodes[*source].name);
+    let pauses = Arc::new(Pauses::load(&graph.pipeline, Arc::clone(&state), Arc::clone(&status), names)?);
+    let taps = Arc::new(Taps::of(&graph));
+
     let mut plans = Vec::new();
     let mut writers = Vec::new();
     let mut tasks = Vec::new();
@@ -142,6 +155,7 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
             end: Mutex::new(Some(SourceEnd { bridge: receiver, credits: credits.clone(), durable, last: Arc::clone(&last) })),
             last: Arc::clone(&last),
             pressure: Arc::clone(credits.pressure()),
+            tap: taps.node(&node.name, &[]).swap_remove(0),
             operators: BTreeMap::new(),
             sinks: BTreeMap::new(),
             failures: failures.clone(),
@@ -151,14 +165,12 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
             let inputs = reached.inputs.iter().map(|input| (input.node, input.output)).collect();
             if reached.kind == Kind::Operator {
                 let instances = instances(workers, || reached.parsed.operator(&graph.context(reached)))?;
-                plan.operators.insert(
-                    index,
-                    OperatorPlan { name: Arc::clone(&reached.name), inputs, outputs: reached.outputs.len().max(1), instances },
-                );
+                let taps = taps.node(&reached.name, &reached.outputs);
+                plan.operators.insert(index, OperatorPlan { name: Arc::clone(&reached.name), inputs, taps, instances });
             } else if let Some(sink) = sinks.get(&index) {
                 let mut senders = Vec::new();
                 for worker in 0..workers {
-                    let (sender, deliveries) = deliveries();
+                    let (sender, deliveries) = deliveries(status.sink(&reached.name).writer());
                     senders.push(Some(sender));
                     let writer = sink.writer(writer_context(reached, node, worker));
                     writers.push(WriterTask { sink: Arc::clone(&reached.name), writer, deliveries, last: Arc::clone(&last) });
@@ -180,11 +192,13 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
             status: Arc::clone(&status),
             source_status: status.source(&node.name),
             stop: stopped.clone(),
+            paused: pauses.receiver(&node.name),
         };
         tasks.push(SourceTask { name: Arc::clone(&node.name), source, context, durable: durable_now });
     }
 
-    let server = Server::start(graph.server.map(|server| server.listen), &graph.pipeline, Arc::clone(&status), Arc::clone(&state)).await?;
+    let served = Served::new(&graph, Arc::clone(&status), Arc::clone(&state), Arc::clone(&pauses), taps);
+    let server = Server::start(graph.server, served).await?;
     let first_source = &graph.nodes[*sources.first().expect("a checked graph has a source")];
     try_join_all(sinks.iter().map(|(index, sink)| {
         let context = writer_context(&graph.nodes[*index], first_source, 0);
@@ -193,5 +207,5 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
     .await?;
     let workers = Workers::start(workers, plans, failures, busy)?;
     let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
-    Ok(Started { supervisor, status, stop })
+    Ok(Started { supervisor, status, pauses, stop })
 }

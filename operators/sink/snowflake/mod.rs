@@ -21,7 +21,9 @@
 
 mod account;
 mod channel;
+mod check;
 mod classify;
+mod contents;
 mod context;
 mod ddl;
 mod dead_letter;
