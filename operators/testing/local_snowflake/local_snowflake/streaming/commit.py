@@ -24,6 +24,14 @@ from local_snowflake.streaming.channels import Channel, now_ms, save
 _ROWS_AT_ONCE = 1_000_000
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A body that is counted later."""
+
+    body: bytes
+    encoding: str
+
+
 @dataclass
 class Batch:
     """What one request brought."""
@@ -35,6 +43,7 @@ class Batch:
     message: str | None
     token: str | None
     discarded: int = 0
+    unread: Unread | None = None
     accepted: float = field(default_factory=time.monotonic)
 
     @property
@@ -150,6 +159,9 @@ class CommitQueue(threading.Thread):
         for channel, values in news:
             for name, value in values.items():
                 setattr(channel, name, value)
+        for batch in batches:
+            if batch.unread is not None:
+                batch.channel.unread.append(batch.unread)
         self._done(batches)
 
     def _write(self, conn: duckdb.DuckDBPyConnection, batches: list[Batch]) -> list[tuple[Channel, dict]]:
