@@ -6,18 +6,18 @@
 //!             └ schema, marks: once nothing       └ all that came before an upper: merging up to its fence
 //!               is in flight
 //! ```
-//! One batch is encoded while the one before it is sent; sending does not wait for commits; merges run
-//! beside both. Channels of the table send at the same time.
+//! Deliveries are encoded, and share requests, while those before them are sent; sending does not wait for commits;
+//! merges run beside both. Channels of the table encode and send at the same time.
 
 use super::account::{Accounted, Accounting};
 use super::channel::{Channel, Position};
-use super::errors::{SF_STREAMING, SF_UNKNOWN_VALUE};
+use super::errors::SF_UNKNOWN_VALUE;
 use super::ledger::{Ledger, just_before};
 use super::merge::{MergeTable, Range};
 use super::merger::{self, Merged};
 use super::opening::{Coming, Identity, Opened, rejected};
 use super::progress::Progress;
-use super::sending::{Encoded, Sent, encode_all, repair_all, send_all};
+use super::sending::{Encoded, Round, Sent, TAKE, repair_all, send_all};
 use super::streaming::{ChannelStatus, Pipe};
 use crate::contract::{Ack, CodedError, Delivery, Mark, RowBatch, Token, Ts};
 use crate::failpoint;
@@ -27,12 +27,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// First pause before asking what is committed; it doubles while nothing is, up to [`LONGEST_POLL`].
-const FIRST_POLL: Duration = Duration::from_millis(25);
-const LONGEST_POLL: Duration = Duration::from_secs(1);
 /// Time between deletions of merged landing rows past their retention.
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How often another process may have merged what this one was about to.
@@ -44,6 +40,15 @@ struct Pending {
     lasts: Vec<Option<Token>>,
     rows: u64,
     ack: Ack,
+    accepted: Instant,
+    /// How often it was asked about as the first that is not committed.
+    asked: u32,
+}
+
+impl Pending {
+    fn new(Encoded { lasts, sent, ack, .. }: Encoded) -> Self {
+        Self { lasts, rows: sent, ack, accepted: Instant::now(), asked: 0 }
+    }
 }
 
 type Statuses = Result<Vec<Option<ChannelStatus>>, CodedError>;
@@ -63,14 +68,14 @@ pub(super) struct Table {
     channels: Vec<Channel>,
     names: Vec<String>,
     positions: Vec<Arc<Position>>,
-    encoding: Option<(JoinHandle<Result<Encoded, CodedError>>, Ack)>,
-    ready: Option<(Encoded, Ack)>,
-    sending: Option<(BoxFuture<'static, Sent>, Option<Pending>)>,
+    encoding: Option<BoxFuture<'static, Result<Round, CodedError>>>,
+    /// The round that goes out next; never beside `encoding`, which adds to it.
+    ready: Option<Round>,
+    sending: Option<(BoxFuture<'static, Sent>, Vec<Pending>)>,
     pending: VecDeque<Pending>,
     polling: Option<BoxFuture<'static, Statuses>>,
     accounting: Accounting,
     poll_at: Option<Instant>,
-    poll_pause: Duration,
     ledger: Ledger,
     noted: bool,
     /// Everything up to it is merged.
@@ -125,7 +130,6 @@ impl Table {
             polling: None,
             accounting: Accounting::default(),
             poll_at: None,
-            poll_pause: FIRST_POLL,
             ledger: Ledger::default(),
             noted: false,
             merged: Token::ZERO,
@@ -170,14 +174,19 @@ impl Table {
                     Some(delivery) => self.queue.push_back(delivery),
                     None => self.closed = true,
                 },
-                done = maybe(self.encoding.as_mut().map(|(job, _)| job)), if self.encoding.is_some() => self.encoded(done)?,
+                round = maybe(self.encoding.as_mut()), if self.encoding.is_some() => {
+                    self.encoding = None;
+                    self.ready = Some(round?);
+                }
                 (channels, result) = maybe(self.sending.as_mut().map(|(sending, _)| sending)), if self.sending.is_some() => {
                     self.channels = channels;
-                    let pending = self.sending.take().and_then(|(_, pending)| pending);
+                    let pending = self.sending.take().map(|(_, pending)| pending);
                     result?;
-                    self.pending.extend(pending);
-                    self.poll_pause = FIRST_POLL;
-                    self.poll_at = Some(Instant::now() + FIRST_POLL);
+                    let accepted = Instant::now();
+                    self.pending.extend(pending.into_iter().flatten().map(|pending| Pending { accepted, ..pending }));
+                    if self.poll_at.is_none() && self.polling.is_none() {
+                        self.poll_later();
+                    }
                 }
                 statuses = maybe(self.polling.as_mut()), if self.polling.is_some() => {
                     self.polling = None;
@@ -236,26 +245,20 @@ impl Table {
                 }
                 if self.positions.iter().any(|p| p.broken()) {
                     self.start_repair();
-                } else if let Some((encoded, ack)) = self.ready.take() {
-                    self.start_sending(encoded, ack)?;
+                } else if let Some(round) = self.ready.take() {
+                    self.start_sending(round)?;
                     if self.sending.is_none() {
                         // All of it was there already: it is acknowledged in its turn.
                         continue;
                     }
                 }
             }
-            if self.encoding.is_some() || self.ready.is_some() {
+            if self.encoding.is_some() || self.ready.as_ref().is_some_and(Round::full) || self.queue.is_empty() {
                 return Ok(());
             }
-            let Some(front) = self.queue.front() else { return Ok(()) };
-            let same = self.opened.as_ref().is_some_and(|opened| match front {
-                Delivery::Rows { batch, .. } => Arc::ptr_eq(&batch.table, &opened.plan.schema) || *batch.table == *opened.plan.schema,
-                _ => false,
-            });
-            if same {
-                if let Some(Delivery::Rows { batch, ack }) = self.queue.pop_front() {
-                    self.start_encoding(batch, ack)?;
-                }
+            let deliveries = self.take_up();
+            if !deliveries.is_empty() {
+                self.start_encoding(deliveries)?;
             } else if self.idle() && self.merging.is_none() {
                 if let Some(delivery) = self.queue.pop_front() {
                     self.turn(delivery).await?;
@@ -368,7 +371,26 @@ impl Table {
         self.positions = self.channels.iter().map(|c| Arc::clone(c.position())).collect();
     }
 
-    fn start_encoding(&mut self, batch: RowBatch, ack: Ack) -> Result<(), CodedError> {
+    /// Rows under the schema in force from the front of the queue, as many as are encoded at once.
+    fn take_up(&mut self) -> Vec<(RowBatch, Ack)> {
+        let mut taken = Vec::new();
+        while let Ok(delivery) = self.inbox.try_recv() {
+            self.queue.push_back(delivery);
+        }
+        let Some(opened) = &self.opened else { return taken };
+        let schema = &opened.plan.schema;
+        let mut room = (TAKE * self.positions.len()) as isize;
+        while room > 0
+            && matches!(self.queue.front(), Some(Delivery::Rows { batch, .. }) if Arc::ptr_eq(&batch.table, schema) || *batch.table == **schema)
+            && let Some(Delivery::Rows { batch, ack }) = self.queue.pop_front()
+        {
+            room -= batch.bytes() as isize;
+            taken.push((batch, ack));
+        }
+        taken
+    }
+
+    fn start_encoding(&mut self, deliveries: Vec<(RowBatch, Ack)>) -> Result<(), CodedError> {
         let Some(opened) = &self.opened else { return Ok(()) };
         let stop = self.identity.shared.dead_letters.stop();
         if stop && opened.rejected > opened.progress.rejected {
@@ -376,36 +398,30 @@ impl Table {
             let more = opened.rejected - opened.progress.rejected;
             return Err(rejected(&opened.plan.schema.full_name(), more, "found when the channels were opened", ""));
         }
-        let plan = Arc::clone(&opened.plan);
+        let round = self.ready.take().unwrap_or_else(|| Round::new(Arc::clone(&opened.plan), self.positions.len()));
         let done: Vec<(Token, Token)> = self.positions.iter().map(|p| (p.committed(), p.sent())).collect();
-        let job = tokio::task::spawn_blocking(move || encode_all(&plan, batch, &done, stop));
-        self.encoding = Some((job, ack));
+        self.encoding = Some(Box::pin(round.add(Arc::clone(&self.identity.shared), deliveries, done, stop)));
         Ok(())
     }
 
-    fn encoded(&mut self, done: Result<Result<Encoded, CodedError>, tokio::task::JoinError>) -> Result<(), CodedError> {
-        let Some((_, ack)) = self.encoding.take() else { return Ok(()) };
-        let encoded = done.map_err(|e| CodedError::definite(SF_STREAMING, "rows were not encoded").caused_by(e))??;
-        self.ready = Some((encoded, ack));
-        Ok(())
-    }
-
-    fn start_sending(&mut self, encoded: Encoded, ack: Ack) -> Result<(), CodedError> {
-        let Some(opened) = &self.opened else { return Ok(()) };
-        let Encoded { batch, hashes, parts, exact, refused } = encoded;
-        self.accounting.delivered = self.accounting.delivered.max(batch.last_token().unwrap_or_default());
-        if self.identity.shared.options.merge {
-            self.ledger.observe(&opened.plan, &batch, &hashes, self.merged)?;
+    fn start_sending(&mut self, mut round: Round) -> Result<(), CodedError> {
+        for delivery in &round.deliveries {
+            let batch = &delivery.rows.batch;
+            self.accounting.delivered = self.accounting.delivered.max(batch.last_token().unwrap_or_default());
+            if self.identity.shared.options.merge {
+                self.ledger.observe(&round.plan, batch, &delivery.rows.hashes, self.merged)?;
+            }
         }
-        self.identity.shared.http.meter.exact(exact);
-        let lasts: Vec<Option<Token>> = parts.iter().map(|p| p.as_ref().and_then(|part| part.rows.last_token())).collect();
-        let rows = parts.iter().flatten().map(|part| part.rows.len() as u64).sum();
-        let pending = Pending { lasts, rows, ack };
-        if rows == 0 && refused.is_empty() {
-            self.pending.push_back(pending);
+        self.identity.shared.http.meter.exact(round.exact);
+        let parts = round.ready()?;
+        let Round { plan, deliveries, refused, .. } = round;
+        let nothing = refused.is_empty() && deliveries.iter().all(|delivery| delivery.sent == 0);
+        let pending = deliveries.into_iter().map(Pending::new);
+        if nothing {
+            self.pending.extend(pending);
             return Ok(());
         }
-        let plan = Arc::clone(&opened.plan);
+        let pending = pending.collect();
         let shared = Arc::clone(&self.identity.shared);
         let channels = std::mem::take(&mut self.channels);
         let owner = self.identity.row.clone();
@@ -419,21 +435,26 @@ impl Table {
             }
             send_all(shared, channels, plan, parts).await
         };
-        self.sending = Some((Box::pin(sending), Some(pending)));
+        self.sending = Some((Box::pin(sending), pending));
         Ok(())
     }
 
     /// Opens channels again that the service called invalid, and sends what is not committed of them.
     fn start_repair(&mut self) {
         let channels = std::mem::take(&mut self.channels);
-        self.sending = Some((Box::pin(repair_all(channels)), None));
+        self.sending = Some((Box::pin(repair_all(channels)), Vec::new()));
+    }
+
+    /// Sets when to ask what is committed.
+    fn poll_later(&mut self) {
+        let pace = &self.identity.shared.pace;
+        self.poll_at = self.pending.front().map(|front| pace.next(front.accepted, Instant::now()));
     }
 
     fn poll(&mut self) {
         self.poll_at = None;
-        if self.pending.is_empty() {
-            return;
-        }
+        let Some(front) = self.pending.front_mut() else { return };
+        front.asked += 1;
         let landing = &self.identity.places.landing;
         let pipe = Pipe::of(&landing.database, &landing.schema, &landing.table);
         let (shared, names) = (Arc::clone(&self.identity.shared), self.names.clone());
@@ -458,20 +479,17 @@ impl Table {
                 self.accounting.suspect = Some(statuses.into_iter().flatten().collect());
             } else {
                 // A channel that is gone is opened again first.
-                self.poll_at = Some(Instant::now() + self.poll_pause);
+                self.poll_later();
             }
             return Ok(());
         }
-        let mut moved = false;
         for (position, status) in self.positions.iter().zip(statuses) {
-            let before = position.committed();
             if let Some(status) = status {
                 position.settle(status.committed, Some(status.rejected));
             }
-            moved |= position.committed() > before;
         }
-        self.poll_pause = if moved { FIRST_POLL } else { (self.poll_pause * 2).min(LONGEST_POLL) };
-        self.poll_at = Some(Instant::now() + self.poll_pause);
+        self.acknowledge();
+        self.poll_later();
         Ok(())
     }
 
@@ -481,25 +499,35 @@ impl Table {
         opened.progress.rejected = accounted.rejected;
         opened.recovering &= !accounted.whole;
         accounted.settle(&self.positions);
-        self.poll_pause = (self.poll_pause * 2).min(LONGEST_POLL);
-        self.poll_at = Some(Instant::now() + self.poll_pause);
+        self.acknowledge();
+        self.poll_later();
     }
 
     /// Acknowledges, in order, what is committed.
     fn acknowledge(&mut self) {
+        let shared = &self.identity.shared;
+        let before = self.completed;
         while let Some(front) = self.pending.front() {
             let committed = |(last, position): (&Option<Token>, &Arc<Position>)| last.is_none_or(|last| last <= position.committed());
             if !front.lasts.iter().zip(&self.positions).all(committed) {
-                return;
+                break;
             }
             if let Some(done) = self.pending.pop_front() {
-                self.identity.shared.http.meter.committed(done.rows);
+                if done.asked > 0 {
+                    shared.pace.seen(done.accepted.elapsed(), done.asked == 1);
+                }
+                shared.http.meter.committed(done.rows);
                 self.completed += 1;
                 failpoint::reach("snowflake.committed");
                 done.ack.durable();
             }
         }
-        self.poll_at = None;
+        if self.completed > before {
+            self.channels.iter_mut().for_each(Channel::prune);
+        }
+        if self.pending.is_empty() {
+            self.poll_at = None;
+        }
     }
 
     fn mergeable(&self, fence: Token) -> bool {

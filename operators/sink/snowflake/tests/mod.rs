@@ -196,6 +196,11 @@ impl Run {
         self.acked.0.lock().unwrap().len()
     }
 
+    /// The acknowledgements, as they came.
+    pub(super) fn order(&self) -> Vec<u64> {
+        self.acked.0.lock().unwrap().clone()
+    }
+
     /// Waits until every delivery so far is acknowledged.
     pub(super) async fn settled(&self) {
         let wanted = self.next.load(Ordering::Relaxed) as usize;
