@@ -6,20 +6,21 @@
 //! ```
 //! Hot path: rows of a transaction come one after the other, and differ by a letter and an ordinal.
 
-use super::super::json::write_timestamptz;
+use super::super::json::{Fixed, write_timestamptz};
 use crate::contract::RowBatch;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Metadata {
     /// Commit LSN and time of the transaction whose members these are.
     of: Option<(u64, i64)>,
     /// From after the operation's letter to before the ordinal.
-    head: Vec<u8>,
+    head: Fixed<32>,
     /// From after the ordinal.
-    tail: Vec<u8>,
+    tail: Fixed<64>,
+    /// Where they are spelled.
+    text: Vec<u8>,
 }
 
 /// The 16 digits of a half of a token.
@@ -31,18 +32,26 @@ fn digits(value: u64) -> [u8; 16] {
     text
 }
 
+impl Default for Metadata {
+    fn default() -> Self {
+        Self { of: None, head: Fixed::new(b""), tail: Fixed::new(b""), text: Vec::new() }
+    }
+}
+
 impl Metadata {
-    #[cold]
     fn turn(&mut self, lsn: u64, time: i64) {
-        self.of = Some((lsn, time));
-        self.head.clear();
-        self.head.extend_from_slice(b"\",\"_SEQ\":\"");
-        self.head.extend_from_slice(&digits(lsn));
-        self.head.push(b'/');
-        self.tail.clear();
-        self.tail.extend_from_slice(b"\",\"_COMMIT_TS\":");
-        write_timestamptz(time, &mut self.tail);
-        self.tail.extend_from_slice(b",\"_UNCHANGED\":");
+        let Self { of, head, tail, text } = self;
+        *of = Some((lsn, time));
+        text.clear();
+        text.extend_from_slice(b"\",\"_SEQ\":\"");
+        text.extend_from_slice(&digits(lsn));
+        text.push(b'/');
+        *head = Fixed::new(text);
+        text.clear();
+        text.extend_from_slice(b"\",\"_COMMIT_TS\":");
+        write_timestamptz(time, text);
+        text.extend_from_slice(b",\"_UNCHANGED\":");
+        *tail = Fixed::new(text);
     }
 
     /// Writes a row's members up to the value of `_UNCHANGED`.
@@ -53,9 +62,9 @@ impl Metadata {
         }
         out.extend_from_slice(b"\"_OP\":\"");
         out.push(rows.ops[row]);
-        out.extend_from_slice(&self.head);
+        self.head.write(out);
         out.extend_from_slice(&digits(rows.ordinal[row]));
-        out.extend_from_slice(&self.tail);
+        self.tail.write(out);
     }
 }
 

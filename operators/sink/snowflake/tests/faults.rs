@@ -13,7 +13,7 @@ async fn failing_requests_lose_and_double_nothing() {
     for (at, (what, faults)) in [
         (
             "429 and 500 of rows",
-            json!([{ "route": "rows", "status": 429, "times": 3 }, { "route": "rows", "status": 500, "times": 2, "after": 5 }]),
+            json!([{ "route": "rows", "status": 429, "times": 3 }, { "route": "rows", "status": 500, "times": 2, "after": 3 }]),
         ),
         ("rows carried out, answer 500", json!([{ "route": "rows", "status": 500, "apply": true, "times": 2, "after": 1 }])),
         ("rows carried out, connection closed", json!([{ "route": "rows", "close": true, "apply": true, "after": 1 }])),
