@@ -30,6 +30,8 @@ pub mod cli;
 
 pub mod demo;
 
+pub mod bench;
+
 pub mod exit;
 
 pub mod telemetry;

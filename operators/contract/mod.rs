@@ -46,5 +46,5 @@ pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySetting
 pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};
 pub use spelling::double_holds;
 pub(crate) use spelling::place_point;
-pub use state::{MemoryState, StateKey, StateStore};
-pub use status::{Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};
+pub use state::{MemoryState, StateKey, StateStore, awaits_copy};
+pub use status::{Phase, PipelineStatus, SinkStatus, SourceStatus, StoppedTable, TableStatus};

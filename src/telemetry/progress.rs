@@ -1,11 +1,11 @@
-//! How far a run is: a line for each source every ten seconds.
+//! How far a run is: a line for each source every ten seconds, and one for each table that is stopped.
 
 use etl_stream_operators::contract::{Phase, PipelineStatus, SourceStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tracing::info;
+use tracing::{info, warn};
 
 /// Says how far a pipeline is.
 pub(crate) struct Progress {
@@ -30,6 +30,10 @@ impl Progress {
             let changes = source.changes.load(Ordering::Relaxed);
             let rate = self.rate(&name, snapshot_rows + changes);
             info!(source = name, "{}", describe(&source, snapshot_rows, changes, rate));
+        }
+        for (sink, source, table, stopped) in self.status.stopped() {
+            let rows = stopped.discarded_rows;
+            warn!(sink, source, "table \"{table}\" is stopped: {rows} rows not taken; `etl-stream resync {table}` copies it anew");
         }
     }
 

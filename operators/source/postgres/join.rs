@@ -24,7 +24,7 @@ use super::side::{Said, Side};
 use super::state::{Stage, TableProgress};
 use super::stream::{Known, Session};
 use super::survey::{Survey, Surveyed, readable};
-use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, Ts};
+use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, TableStatus, Ts};
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
@@ -235,7 +235,7 @@ impl Session<'_> {
             // A lost connection ends the session anyway.
             Event::Surveyed(Err(error)) => warn!(%error, "new tables were not looked for"),
             Event::Said(said) => self.said(said)?,
-            Event::Failed(error) => self.failed(&error),
+            Event::Failed(error) => self.failed(error),
             Event::Durable(upper) => {
                 if let Some(join) = &mut self.joins.current {
                     join.landed(upper);
@@ -364,6 +364,9 @@ impl Session<'_> {
             self.joins.current = None;
         }
         let now = Instant::now();
+        for name in self.joins.aside.keys().filter(|name| !wanted.iter().any(|(table, _)| table.full_name() == **name)) {
+            self.run.status.table(name, |status| status.failed = None);
+        }
         self.joins.aside.retain(|_, until| *until > now);
         wanted.retain(|(table, _)| {
             let name = table.full_name();
@@ -386,6 +389,7 @@ impl Session<'_> {
         }
         for (table, why) in &wanted {
             info!(table = table.full_name(), "the table will be copied beside the stream: {why}");
+            self.run.status.table(&table.full_name(), |status| status.failed = None);
         }
         self.start(wanted.into_iter().map(|(table, _)| table).collect())
     }
@@ -501,7 +505,7 @@ impl Session<'_> {
     }
 
     /// A copy failed: later again. The stream does not stop for it.
-    fn failed(&mut self, error: &CodedError) {
+    fn failed(&mut self, error: CodedError) {
         let Some(join) = self.joins.current.take() else { return };
         let now = Instant::now();
         let names: Vec<String> = join.tables.iter().map(Published::full_name).collect();
@@ -514,7 +518,12 @@ impl Session<'_> {
             self.joins.look_at = now;
         }
         warn!(code = error.code.id, hint = error.hint, tables = names.join(", "), "copying new tables failed and is tried again: {error}");
-        names.iter().for_each(|name| self.run.status.table(name, |status| status.phase = Phase::Retrying));
+        let error = Arc::new(error);
+        let failed = |status: &mut TableStatus| {
+            status.phase = Phase::Retrying;
+            status.failed = (!error.is_transient()).then(|| Arc::clone(&error));
+        };
+        names.iter().for_each(|name| self.run.status.table(name, failed));
     }
 
     fn say_left_out(&mut self, found: &Surveyed) {

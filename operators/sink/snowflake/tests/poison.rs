@@ -2,7 +2,6 @@
 //! same as if nothing had happened once they are replayed.
 
 use super::*;
-use crate::contract::Token;
 use arrow::array::Date32Array;
 use std::collections::{BTreeMap, BTreeSet};
 
