@@ -24,7 +24,7 @@ const NO_LIMITS: BatchSettings = BatchSettings { max_rows: None, max_bytes: None
 const ROWS: usize = 8_192;
 
 fn batch() -> RowBatch {
-    let raw = row::raw(&row::table(&row::columns()), Format::PgOutput, 0..ROWS, row::text_row);
+    let raw = row::raw(&row::table(&row::columns()), Format::CopyBinary, 0..ROWS, row::binary_row);
     let (mut encoder, mut out) = (Encoder::new(), Vec::new());
     encoder.push(&raw, &mut out).expect("rows in their documented form");
     encoder.flush(&mut out);

@@ -31,11 +31,13 @@ class Lab:
         self.python = f"{OUT}/venv/bin/python"
         self.folder = tempfile.mkdtemp(prefix="work-", dir=OUT)
         self.server = self.slots = None
+        self.version = ""
 
     def start(self, settings=None):
         """A fresh server with the table."""
         self.stop()
         self.server = Server(settings)
+        self.version = self.server.version
         self.slots = Slots(self.server)
         self.server.sql(tables.SCHEMA)
 

@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use etl_stream_operators::contract::CodedError;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 type Answer = (StatusCode, Json<Value>);
 
@@ -16,7 +17,7 @@ type Answer = (StatusCode, Json<Value>);
 pub(super) async fn resync(State(served): State<Served>, Json(resync): Json<Resync>) -> impl IntoResponse {
     let sources: Vec<String> = served.status.sources().into_keys().collect();
     let pipeline = resync.pipeline.clone();
-    let state = served.state.clone();
+    let state = Arc::clone(&served.state);
     answer(&served, &pipeline, move || resync.request(&*state, sources.iter().map(String::as_str))).await
 }
 
@@ -31,7 +32,7 @@ pub(super) async fn resume(State(served): State<Served>, Json(pause): Json<Pause
 }
 
 async fn tell(served: Served, wish: Wish, pause: Pause) -> Answer {
-    let (pipeline, pauses) = (pause.pipeline.clone(), served.pauses.clone());
+    let (pipeline, pauses) = (pause.pipeline.clone(), Arc::clone(&served.pauses));
     answer(&served, &pipeline, move || pauses.tell(wish, &pause)).await
 }
 
