@@ -12,6 +12,7 @@ mod batch;
 mod built_in;
 pub(crate) mod calendar;
 mod cells;
+mod connections;
 mod dead_letter;
 mod error;
 pub(crate) mod float;
@@ -29,14 +30,18 @@ mod source;
 mod spelling;
 mod state;
 mod status;
+mod wal;
 mod wire;
 
 pub use batch::{Op, RowBatch};
 pub use cells::Cells;
+pub use connections::{ConnectionSettings, Connections, Permit, Replicating, ServerConnections};
 pub use dead_letter::{DeadLetter, DeadLetters, Replayed};
 pub use error::{Class, Code, CodedError, Exit};
 pub use item::{Item, Items, Mark};
-pub use node::{BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Render, SinkConfig, SourceConfig};
+pub use node::{
+    BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Peers, Render, SinkConfig, SourceConfig, Watch,
+};
 pub use position::{Lsn, Token, Ts};
 pub use raw::{Commit, Format, RawItem, RawItems, RawRow, RawRows};
 pub use registry::{Kind, NodeType, ParseNode, ParsedNode, Registry};
@@ -47,4 +52,5 @@ pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceC
 pub use spelling::double_holds;
 pub(crate) use spelling::place_point;
 pub use state::{MemoryState, StateKey, StateStore};
-pub use status::{Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};
+pub use status::{AlertStatus, Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};
+pub use wal::{WalDecoded, WalSender, WalServer, WalSlot};

@@ -10,7 +10,7 @@
 //! A source takes credit before it reads; the engine gives it back when the bytes are durable in every
 //! sink. `Durable` never passes a row that some sink has not made durable.
 
-use super::{CodedError, PipelineStatus, RawItem, SourceStatus, StateStore, Ts};
+use super::{CodedError, Connections, PipelineStatus, RawItem, SourceStatus, StateStore, Ts};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -189,6 +189,8 @@ pub struct SourceContext {
     pub durable: watch::Receiver<Durable>,
     /// Bounds what is in flight.
     pub credits: Credits,
+    /// The process's connections for statements.
+    pub connections: Arc<Connections>,
     /// Where progress is kept.
     pub state: Arc<dyn StateStore>,
     /// What the user sees of the pipeline.

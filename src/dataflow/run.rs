@@ -9,12 +9,13 @@ use super::source::SourceEnd;
 use super::supervise::{SourceTask, Supervisor, WriterTask};
 use super::workers::Workers;
 use crate::Kind;
+use crate::alerts::Watching;
 use crate::checkpoint::SqliteState;
 use crate::graph::{Graph, Node};
 use crate::server::{self, Server};
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
-    Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
+    Code, CodedError, Connections, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
 };
 use futures::future::try_join_all;
 use std::collections::BTreeMap;
@@ -48,6 +49,7 @@ pub struct Started {
     supervisor: Supervisor,
     status: Arc<PipelineStatus>,
     stop: watch::Sender<bool>,
+    alerts: Watching,
 }
 
 impl Started {
@@ -68,7 +70,9 @@ impl Started {
     /// # Errors
     /// The first failure of any node.
     pub async fn supervise(self) -> Result<(), CodedError> {
-        self.supervisor.run().await
+        let result = self.supervisor.run().await;
+        self.alerts.end().await;
+        result
     }
 }
 
@@ -84,6 +88,8 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
     let status = Arc::new(PipelineStatus::default());
     let (failures, failed) = Failures::new();
     let (stop, stopped) = watch::channel(false);
+    let connections = Connections::new(graph.engine.connections);
+    status.set_connections(Arc::clone(&connections));
     let process_credit = Arc::new(Semaphore::new(graph.engine.credit.0 as usize));
 
     let writer_context = |sink: &Node, source: &Node, worker: usize| WriterContext {
@@ -158,6 +164,7 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
             out: Box::new(sender),
             durable: durable_now.clone(),
             credits,
+            connections: Arc::clone(&connections),
             state: Arc::clone(&state),
             status: Arc::clone(&status),
             source_status: status.source(&node.name),
@@ -173,7 +180,8 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
         async move { sink.prepare(&context).await }
     }))
     .await?;
+    let alerts = Watching::start(&graph, &status, &state)?;
     let workers = Workers::start(workers, plans, failures)?;
     let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
-    Ok(Started { supervisor, status, stop })
+    Ok(Started { supervisor, status, stop, alerts })
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 mod metrics;
+mod monitor;
 
 use crate::checkpoint::Resync;
 use crate::config::ServerSettings;
@@ -78,6 +79,7 @@ impl Server {
             .route("/readyz", get(ready))
             .route("/metrics", get(show_metrics))
             .route("/api/v1/status", get(status_json))
+            .route("/api/v1/alerts", get(alerts_json))
             .route("/api/v1/resync", post(resync))
             .with_state(served);
         let task = tokio::spawn(async move {
@@ -163,7 +165,14 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
                     "dead_letter_rows": sink.dead_letter_rows.load(Ordering::Relaxed), "retries": sink.retries.load(Ordering::Relaxed) })
         })
         .collect();
-    Json(json!({ "pipeline": &*served.pipeline, "sources": sources, "sinks": sinks }))
+    Json(json!({
+        "pipeline": &*served.pipeline, "sources": sources, "sinks": sinks, "servers": monitor::servers(&served.status),
+        "alerts": monitor::alerts(&served.status), "connections": monitor::connections(&served.status),
+    }))
+}
+
+async fn alerts_json(State(served): State<Served>) -> Json<Value> {
+    Json(json!({ "pipeline": &*served.pipeline, "alerts": monitor::alerts(&served.status) }))
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub(crate) mod fuzz;
 mod hold;
 mod join;
 mod numbers;
-mod quote;
+pub(crate) mod quote;
 mod replay;
 mod report;
 mod run;
