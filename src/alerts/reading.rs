@@ -57,6 +57,11 @@ impl Snapshot {
         &self.sources
     }
 
+    /// Whether a server has been checked.
+    pub(super) fn has(&self, server: &str) -> bool {
+        self.servers.contains_key(server)
+    }
+
     /// Visits every subject of a metric.
     pub(super) fn visit<'a>(&'a self, metric: &Metric, freshness: &'a Freshness, mut visit: impl FnMut(Found<'a>)) {
         let found = |name: &'a str, reading: Option<Reading>| Found { name, slot: None, detail: None, server: None, reading };
@@ -69,7 +74,9 @@ impl Snapshot {
                         let reading = match detail {
                             _ if !known => None,
                             Some(slot) => self.slot(metric, slot),
-                            None => (metric.name == "source.wal_status").then(|| Reading::Word("missing".into())),
+                            None if metric.name == "source.wal_status" => Some(Reading::Word("missing".into())),
+                            // There is no slot that could hold back anything.
+                            None => continue,
                         };
                         visit(Found { detail, server: Some(server), ..found(source, reading) });
                     }

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// The node that the state of alerts is kept under: no node of a file can have this name.
 const NODE: &str = "/alerts";
 
+/// Seconds after a start within which a server that has not been checked yet may still be.
+const PATIENCE: f64 = 600.0;
+
 /// What an episode is about.
 struct Episode {
     name: String,
@@ -48,6 +51,8 @@ pub(super) struct Alerts {
     freshness: Freshness,
     state: Arc<dyn StateStore>,
     looks: u64,
+    /// When it was first looked.
+    began: Option<f64>,
 }
 
 /// Something to tell, and whom.
@@ -103,7 +108,8 @@ impl Alerts {
             settings: settings.clone(),
             episodes: BTreeMap::new(),
         };
-        let mut alerts = Self { pipeline: Arc::clone(pipeline), rules: settings.iter().map(rule).collect(), freshness, state, looks: 0 };
+        let mut alerts =
+            Self { pipeline: Arc::clone(pipeline), rules: settings.iter().map(rule).collect(), freshness, state, looks: 0, began: None };
         let mut stale = Vec::new();
         for (key, document) in alerts.state.list(pipeline, NODE)? {
             if !alerts.restore(&key.table, &document) {
@@ -143,6 +149,7 @@ impl Alerts {
     /// Looks at everything at `now`, in seconds since 1970-01-01 00:00:00 UTC.
     pub(super) fn look(&mut self, status: &PipelineStatus, now: f64) -> Result<Vec<Told>, CodedError> {
         self.looks += 1;
+        let began = *self.began.get_or_insert(now);
         let snapshot = Snapshot::of(status, now);
         self.freshness.look(snapshot.sources(), now);
         let mut told = Vec::new();
@@ -186,8 +193,11 @@ impl Alerts {
             });
             for (key, episode) in &mut rule.episodes {
                 if episode.look != self.looks {
+                    // Right after a start a server has not been checked yet: what it says is not known.
+                    let awaited =
+                        episode.look == 0 && now - began < PATIENCE && episode.server.as_deref().is_some_and(|s| !snapshot.has(s));
                     episode.reading = None;
-                    found_episodes.push((key.clone(), Some(Level::Clear)));
+                    found_episodes.push((key.clone(), if awaited { None } else { Some(Level::Clear) }));
                 }
             }
             for (key, level) in found_episodes {

@@ -110,16 +110,25 @@ fn a_restart_neither_repeats_nor_forgets() {
     assert_eq!((world.told(0), world.told(10)), (vec![], vec![told("grows: db:5432/s1", Event::Started, "warn")]));
     world.restart();
     assert_eq!(world.told(11), []);
+    // A server that has not been checked since says nothing, for a while.
+    world.status = PipelineStatus::default();
+    world.restart();
+    assert_eq!((world.told(12), world.told(23), world.told(600)), (vec![], vec![], vec![]));
+    world.restart();
+    assert_eq!((world.told(1000), world.told(1599), world.told(1600)), (vec![], vec![], vec![]));
+    assert_eq!(world.told(1610), [told("grows: db:5432/s1", Event::Resolved, "warn")]);
+    world.slots(0, &[("s1", None, 150)]);
+    assert_eq!((world.told(2000), world.told(2010)), (vec![], vec![told("grows: db:5432/s1", Event::Started, "warn")]));
     // Over while nobody looked.
     world.slots(0, &[]);
     world.restart();
-    assert_eq!(world.told(12), []);
-    let over = world.look(22);
+    assert_eq!(world.told(2012), []);
+    let over = world.look(2022);
     assert_eq!((over.len(), over[0].event, over[0].slot.as_deref()), (1, Event::Resolved, Some("s1")));
     // An alert that is no longer in the file, or about something else, is forgotten.
     for settings in [json!({}), json!({ "grows": { "when": "slot.safe_wal < 1MiB", "notify": [] } })] {
         world.slots(0, &[("s1", None, 150)]);
-        let _ = (world.look(30), world.look(41));
+        let _ = (world.look(3000), world.look(3011));
         assert_eq!(world.state.list("p", "/alerts").unwrap().len(), 1);
         let settings: BTreeMap<String, AlertSettings> = serde_json::from_value(settings).unwrap();
         let _ = open(&settings, &world.state);
