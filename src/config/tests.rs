@@ -291,6 +291,9 @@ engine:
   workers: 1
   source_credit: 32MiB
   credit: 64MiB
+  connections:
+    total: 100
+    per_server: 16
 state:
   type: sqlite
   path: .etl-stream/my_shop.db

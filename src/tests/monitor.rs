@@ -52,10 +52,8 @@ server: {{ listen: \"127.0.0.1:{listen}\" }}
 async fn rows_metrics_and_alerts_of_a_slot_that_nobody_reads() {
     let postgres = Postgres::start();
     let client = postgres.database("shop").await;
-    client
-        .batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE filler (v text); SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')")
-        .await
-        .unwrap();
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE filler (v text)").await.unwrap();
+    client.batch_execute("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')").await.unwrap();
     let (hook, received) = receiver().await;
     let listen = free_port();
     let project = Project::new(&pipeline(&postgres.url("shop"), hook, listen));

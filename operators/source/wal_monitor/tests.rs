@@ -139,6 +139,11 @@ fn servers(of: &[(&str, String)]) -> Value {
     json!({ "servers": servers })
 }
 
+/// Makes a logical slot; in a transaction of its own, which has written nothing.
+fn logical(slot: &str) -> String {
+    format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")
+}
+
 async fn version(postgres: &Postgres) -> u32 {
     let client = postgres.client("postgres").await;
     let number: String = client.query_one("SHOW server_version_num", &[]).await.unwrap().get(0);
@@ -151,10 +156,9 @@ async fn a_slot_that_lags_on_every_version() {
         let postgres = Postgres::start_from(bin, &[]);
         let version = version(&postgres).await;
         let client = postgres.database("shop").await;
-        client
-            .batch_execute("CREATE TABLE t (v text); SELECT pg_create_logical_replication_slot('etl_stream_p_shop', 'pgoutput'), pg_create_physical_replication_slot('standby')")
-            .await
-            .unwrap();
+        client.batch_execute("CREATE TABLE t (v text)").await.unwrap();
+        client.batch_execute("SELECT pg_create_physical_replication_slot('standby')").await.unwrap();
+        client.batch_execute(&logical("etl_stream_p_shop")).await.unwrap();
         let state = Arc::default();
         let peers = peers(&[("shop", json!({ "url": { "plain": postgres.url("shop") } }))]);
         let monitor = Monitor::start(&json!({ "retained_wal_limit": "1MiB" }), peers, ConnectionSettings::default(), &state);
@@ -219,7 +223,8 @@ async fn one_that_hangs_and_one_that_refuses_delay_nobody() {
 async fn a_slot_that_is_lost() {
     let postgres = Postgres::start_with(&["max_slot_wal_keep_size=1MB", "min_wal_size=32MB", "max_wal_size=48MB"]);
     let client = postgres.database("shop").await;
-    client.batch_execute("CREATE TABLE t (v text); SELECT pg_create_logical_replication_slot('lost_one', 'pgoutput')").await.unwrap();
+    client.batch_execute("CREATE TABLE t (v text)").await.unwrap();
+    client.batch_execute(&logical("lost_one")).await.unwrap();
     let state = Arc::default();
     let monitor = Monitor::start(&servers(&[("db", postgres.url("shop"))]), Peers::default(), ConnectionSettings::default(), &state);
     monitor.until("seen", |m| m.slot("db", "lost_one").is_some_and(|slot| slot.safe_wal_size.is_some())).await;
@@ -326,10 +331,10 @@ async fn without_credit_rows_are_left_out_and_checks_go_on() {
 async fn drop_slot_drops_what_a_source_of_the_file_reads_and_nothing_else() {
     let postgres = Postgres::start();
     let client = postgres.database("shop").await;
-    client
-        .batch_execute("CREATE TABLE t (v text); SELECT pg_create_logical_replication_slot(s, 'pgoutput') FROM (VALUES ('etl_stream_p_shop'), ('theirs')) v(s)")
-        .await
-        .unwrap();
+    client.batch_execute("CREATE TABLE t (v text)").await.unwrap();
+    for slot in ["etl_stream_p_shop", "theirs"] {
+        client.batch_execute(&logical(slot)).await.unwrap();
+    }
     let state = Arc::default();
     let peers = peers(&[("shop", json!({ "url": { "plain": postgres.url("shop") } }))]);
     let settings = json!({ "retained_wal_limit": "1MiB", "on_limit": "drop_slot" });
