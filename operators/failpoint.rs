@@ -44,6 +44,7 @@ pub const ALL: &[&str] = &[
     "snowflake.merged",
     "snowflake.snapshot",
     "snowflake.emptied",
+    "snowflake.stopped",
     "state.store",
     "state.commit",
     "state.stored",

@@ -19,6 +19,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("array_binary", encode::fuzz::array_binary),
     ("array_text", encode::fuzz::array_text),
+    ("capture_file", source::replay::fuzz::capture_file),
     ("cast", transform::fuzz::cast),
     ("conninfo", source::postgres::fuzz::conninfo),
     ("copy_stream", source::postgres::fuzz::copy_stream),
@@ -220,7 +221,7 @@ mod tests {
     }
 
     replayed! {
-        array_binary array_text cast conninfo copy_stream file_names numeric passfile pgoutput_rows pgoutput_stream position predicate
+        array_binary array_text capture_file cast conninfo copy_stream file_names numeric passfile pgoutput_rows pgoutput_stream position predicate
         replication_stream row_batch_wire scalar snowflake_response startup temporal
     }
 }

@@ -34,6 +34,8 @@ pub mod cli;
 
 pub mod demo;
 
+pub mod bench;
+
 pub mod exit;
 
 pub mod telemetry;

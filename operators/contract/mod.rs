@@ -51,6 +51,6 @@ pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySetting
 pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};
 pub use spelling::double_holds;
 pub(crate) use spelling::place_point;
-pub use state::{MemoryState, StateKey, StateStore};
-pub use status::{AlertStatus, Phase, PipelineStatus, SinkStatus, SourceStatus, TableStatus};
+pub use state::{MemoryState, StateKey, StateStore, awaits_copy};
+pub use status::{AlertStatus, Phase, PipelineStatus, SinkStatus, SourceStatus, StoppedTable, TableStatus};
 pub use wal::{WalDecoded, WalSender, WalServer, WalSlot};

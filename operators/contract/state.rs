@@ -42,6 +42,20 @@ impl StateKey {
     }
 }
 
+/// Whether a table is to be copied anew and its copy is not complete: that is asked for, or its source's document of it
+/// has a `stage` of `copying`. Until the copy begins, changes that were sent of it before may be repeated in part or not
+/// at all.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn awaits_copy(state: &dyn StateStore, pipeline: &str, source: &str, table: &str) -> Result<bool, CodedError> {
+    if state.load(&StateKey::resync(pipeline, source, table))?.is_some() {
+        return Ok(true);
+    }
+    let document = state.load(&StateKey::table(pipeline, source, table))?;
+    Ok(document.is_some_and(|document| document["stage"] == "copying"))
+}
+
 /// Keeps small documents. Calls are short and may block.
 pub trait StateStore: Send + Sync {
     /// The document of a key.

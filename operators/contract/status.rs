@@ -1,7 +1,7 @@
 //! What the user sees of a running pipeline: phases, rows, lag. Written by nodes, read by the progress
 //! display, `/api/v1/status` and the metrics page.
 
-use super::{Connections, WalServer};
+use super::{CodedError, Connections, Token, WalServer};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -48,6 +48,8 @@ pub struct TableStatus {
     pub snapshot_rows: u64,
     /// Rows the catalog estimates (`pg_class.reltuples`).
     pub estimated_rows: u64,
+    /// Why its copy failed and will fail again, until it is tried again.
+    pub failed: Option<Arc<CodedError>>,
 }
 
 /// One source.
@@ -109,9 +111,22 @@ impl SourceStatus {
     }
 }
 
+/// A table that a sink does not take any more, while it takes the others.
+#[derive(Clone, Debug)]
+pub struct StoppedTable {
+    /// Why, and what to do.
+    pub error: Arc<CodedError>,
+    /// The first row that was not taken.
+    pub since: Token,
+    /// Rows that were not taken, in this process's time.
+    pub discarded_rows: u64,
+}
+
 /// One sink.
 #[derive(Debug, Default)]
 pub struct SinkStatus {
+    /// By source and `schema.table`.
+    stopped: Mutex<BTreeMap<(String, String), StoppedTable>>,
     /// Rows durable.
     pub rows: AtomicU64,
     /// Bytes sent.
@@ -122,6 +137,32 @@ pub struct SinkStatus {
     pub dead_letter_rows: AtomicU64,
     /// Requests tried again.
     pub retries: AtomicU64,
+}
+
+impl SinkStatus {
+    /// A table of a source is stopped (or, with `None`, goes on again).
+    pub fn stop(&self, source: &str, table: &str, stopped: Option<StoppedTable>) {
+        let mut all = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (source.to_owned(), table.to_owned());
+        match stopped {
+            Some(stopped) => drop(all.insert(key, stopped)),
+            None => drop(all.remove(&key)),
+        }
+    }
+
+    /// Rows of a stopped table were not taken.
+    pub fn discarded(&self, source: &str, table: &str, rows: u64) {
+        let mut all = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stopped) = all.get_mut(&(source.to_owned(), table.to_owned())) {
+            stopped.discarded_rows += rows;
+        }
+    }
+
+    /// The tables that are stopped, by source and `schema.table`.
+    #[must_use]
+    pub fn stopped(&self) -> BTreeMap<(String, String), StoppedTable> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// An alert that holds now.
@@ -170,6 +211,21 @@ impl PipelineStatus {
     #[must_use]
     pub fn sources(&self) -> BTreeMap<String, Arc<SourceStatus>> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The tables that sinks have stopped, by sink, source and `schema.table`, but those that their source has removed.
+    #[must_use]
+    pub fn stopped(&self) -> Vec<(String, String, String, StoppedTable)> {
+        let sources = self.sources();
+        let removed = |source: &String, table: &String| {
+            sources.get(source).is_some_and(|it| it.tables().get(table).is_some_and(|table| table.phase == Phase::Removed))
+        };
+        let mut all = Vec::new();
+        for (sink, it) in self.sinks() {
+            let stopped = it.stopped().into_iter().filter(|((source, table), _)| !removed(source, table));
+            all.extend(stopped.map(|((source, table), it)| (sink.clone(), source, table, it)));
+        }
+        all
     }
 
     /// Every sink.

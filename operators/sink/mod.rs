@@ -1,7 +1,7 @@
 //! Stage: sink. Where rows leave the pipeline.
 //!
 //! ```text
-//! batch ──Delivery──> Writer of a Sink ──> Snowflake | folder of files | standard output | nothing
+//! batch ──Delivery──> Writer of a Sink ──> Snowflake | folder of files | URL | standard output | nothing
 //! ```
 //!
 //! `json` spells rows and `line` puts them into objects with their metadata, for every sink that writes
@@ -16,6 +16,7 @@ pub mod stdout;
 pub mod tally;
 #[cfg(test)]
 mod testing;
+pub mod webhook;
 
 use crate::contract::{BatchSettings, Registry};
 
@@ -24,6 +25,7 @@ pub(crate) fn register(registry: Registry) -> Registry {
     registry
         .sink::<snowflake::SnowflakeConfig>()
         .sink::<file::FileConfig>()
+        .sink::<webhook::WebhookConfig>()
         .sink::<stdout::StdoutConfig>()
         .sink::<blackhole::BlackholeConfig>()
 }

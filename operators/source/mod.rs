@@ -1,11 +1,18 @@
 //! Stage: source. Where rows come from.
 //!
 //! ```text
-//! PostgreSQL ──postgres─────> RawItems ──> decode
-//!            ──wal_monitor──> row batches
+//! PostgreSQL ──postgres──┐
+//! a seed ─────synthetic──┼──> RawItems ──> decode
+//! a capture ─────replay──┘
+//! PostgreSQL ──wal_monitor──> row batches
 //! ```
 
+mod pace;
 pub(crate) mod postgres;
+pub mod replay;
+pub mod synthetic;
+#[cfg(test)]
+mod testing;
 
 pub(crate) mod wal_monitor;
 
@@ -13,5 +20,6 @@ use crate::contract::Registry;
 
 /// Adds this stage's node types.
 pub(crate) fn register(registry: Registry) -> Registry {
-    registry.source::<postgres::PostgresConfig>().source::<wal_monitor::WalMonitorConfig>()
+    let registry = registry.source::<postgres::PostgresConfig>().source::<wal_monitor::WalMonitorConfig>();
+    registry.source::<replay::ReplayConfig>().source::<synthetic::SyntheticConfig>()
 }

@@ -70,6 +70,7 @@ pub(super) fn hint(metric: &Metric, found: &Found<'_>) -> String {
             .into(),
         ("server.wal_rate", _) => "see what writes so much. SELECT pid, query FROM pg_stat_activity WHERE state = 'active';".into(),
         ("server.replay_lag", _) => "see what holds up replay on the standby. SELECT * FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle';".into(),
+        ("sink.stopped_tables", _) => "the log and /api/v1/status say why; when that is mended, etl-stream resync TABLE copies it anew".into(),
         ("sink.rejected_rows" | "sink.dead_letter_rows", _) => "etl-stream dead-letter list shows why rows were refused, and dead-letter replay sends them again".into(),
         _ => "look at /api/v1/status and the log: a phase of `retrying` says why".into(),
     }

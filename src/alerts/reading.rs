@@ -97,6 +97,7 @@ impl Snapshot {
                     let reading = match metric.name {
                         "sink.rejected_rows" => count(sink.rejected_rows.load(Ordering::Relaxed)),
                         "sink.dead_letter_rows" => count(sink.dead_letter_rows.load(Ordering::Relaxed)),
+                        "sink.stopped_tables" => count(sink.stopped().len() as u64),
                         "sink.retries" => count(sink.retries.load(Ordering::Relaxed)),
                         _ => Reading::Number(freshness.of_sink(name, self.now)),
                     };

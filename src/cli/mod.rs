@@ -4,6 +4,7 @@
 //! argv ──clap──> Cli ──> one file per command ──> exit code (exit.rs)
 //! ```
 
+mod bench;
 mod dead_letter;
 mod demo;
 mod describe;
@@ -68,6 +69,8 @@ enum Command {
     Resync(resync::ResyncArgs),
     /// Copy a live shop database into a local Snowflake, and prove that they are equal.
     Demo(demo::DemoArgs),
+    /// Measure what a pipeline takes and gives: rates, latency, CPU, memory.
+    Bench(Box<bench::BenchArgs>),
     /// Check pipeline files without touching the network.
     Validate(validate::ValidateArgs),
     /// Draw a pipeline.
@@ -117,6 +120,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Run(args) => args.run(&mut shell),
         Command::Resync(args) => args.run(&mut shell),
         Command::Demo(args) => args.run(),
+        Command::Bench(args) => args.run(&mut shell),
         Command::Validate(args) => args.run(&mut shell),
         Command::Graph(args) => args.run(&mut shell),
         Command::DeadLetter(args) => args.run(&mut shell),

@@ -45,7 +45,7 @@ pub(super) struct RunArgs {
 }
 
 /// A duration as the pipeline file writes them.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     serde_json::from_value::<crate::Period>(text.into()).map(|period| period.0).map_err(|e| e.to_string())
 }
 

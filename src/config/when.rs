@@ -106,6 +106,7 @@ pub static METRICS: &[Metric] = {
         metric("sink.freshness", Sink, Unit::Seconds, false),
         metric("sink.rejected_rows", Sink, Unit::Count, false),
         metric("sink.dead_letter_rows", Sink, Unit::Count, false),
+        metric("sink.stopped_tables", Sink, Unit::Count, false),
         metric("sink.retries", Sink, Unit::Count, false),
         metric("server.failed_checks", Server, Unit::Count, true),
         metric("server.free_slots", Server, Unit::Count, true),

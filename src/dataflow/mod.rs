@@ -12,6 +12,7 @@
 
 mod batch;
 mod bridge;
+mod busy;
 mod decode;
 mod exchange;
 mod failure;
@@ -19,6 +20,7 @@ mod operator;
 mod options;
 mod plan;
 mod run;
+mod signals;
 mod sink;
 mod source;
 mod supervise;
@@ -27,5 +29,7 @@ mod tests;
 mod until;
 mod workers;
 
+pub use busy::Busy;
 pub use options::{RunOptions, Until};
-pub use run::{Started, run, start};
+pub(crate) use run::RUN_RUNTIME;
+pub use run::{Started, run, start, start_watched};

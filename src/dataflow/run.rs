@@ -1,9 +1,11 @@
 //! Starts a pipeline: state, sinks, dataflows, sources, in that order.
 
 use super::bridge::bridge;
+use super::busy::Busy;
 use super::failure::Failures;
 use super::options::RunOptions;
 use super::plan::{OperatorPlan, Plan, SinkPlan, instances};
+use super::signals::Signals;
 use super::sink::deliveries;
 use super::source::SourceEnd;
 use super::supervise::{SourceTask, Supervisor, WriterTask};
@@ -21,6 +23,7 @@ use futures::future::try_join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
+use tracing::info;
 
 /// The runtime was not started.
 pub(crate) const RUN_RUNTIME: Code = Code::new("RUN0005", Exit::Environment);
@@ -36,8 +39,15 @@ pub fn run(graph: Graph, options: RunOptions) -> Result<(), CodedError> {
         .build()
         .map_err(|e| CodedError::definite(RUN_RUNTIME, "the input and output threads were not started").caused_by(e))?;
     let result = runtime.block_on(async {
-        let started = start(graph, options).await?;
-        Box::pin(started.supervise()).await
+        let mut signals = Signals::listen()?;
+        let started = tokio::select! {
+            signal = signals.next() => {
+                info!(signal, "stopped before anything was read");
+                return Ok(());
+            }
+            started = Box::pin(start(graph, options)) => started?,
+        };
+        Box::pin(started.end(signals)).await
     });
     // Tasks of a failed pipeline may hang on a socket: they are not waited for.
     runtime.shutdown_background();
@@ -65,12 +75,16 @@ impl Started {
         self.stop.clone()
     }
 
-    /// Waits for the end.
+    /// Waits for the end, which SIGINT and SIGTERM ask for from here on.
     ///
     /// # Errors
-    /// The first failure of any node.
+    /// The first failure of any node; with `until`, the error of a table that is left behind.
     pub async fn supervise(self) -> Result<(), CodedError> {
-        let result = self.supervisor.run().await;
+        self.end(Signals::listen()?).await
+    }
+
+    async fn end(self, signals: Signals) -> Result<(), CodedError> {
+        let result = self.supervisor.run(signals).await;
         self.alerts.end().await;
         result
     }
@@ -81,6 +95,14 @@ impl Started {
 /// # Errors
 /// When the state, a secret, a sink or the workers do not come up. Nothing has been read then.
 pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedError> {
+    start_watched(graph, options, None).await
+}
+
+/// Starts a pipeline whose operators' times are summed up.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>) -> Result<Started, CodedError> {
     // Before any node is made: what counts where nobody listens is lost.
     server::listen_to_metrics(&graph.pipeline);
     let workers = graph.engine.workers.max(1);
@@ -181,7 +203,7 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
     }))
     .await?;
     let alerts = Watching::start(&graph, &status, &state)?;
-    let workers = Workers::start(workers, plans, failures)?;
+    let workers = Workers::start(workers, plans, failures, busy)?;
     let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
     Ok(Started { supervisor, status, stop, alerts })
 }

@@ -2,20 +2,21 @@
 //!
 //! # Guarantees
 //! - The first failure ends the pipeline: dataflows are dropped, tasks ended, nothing more acknowledged.
+//! - A run with `--until` that leaves a table behind ends with that table's error, when all else is done.
 //! - A stop drains: sources end their streams, writers finish, sources confirm; then it returns.
 //! - A drain that passes its deadline is a failure, and loses nothing: the next run reads on from what
 //!   was confirmed.
 
 use super::options::RunOptions;
+use super::signals::Signals;
 use super::source::LastUpper;
-use super::until::reached;
+use super::until::{reached, shortfall};
 use super::workers::Workers;
 use crate::server::Server;
 use crate::telemetry::progress::Progress;
 use etl_stream_operators::contract::{Code, CodedError, Deliveries, Durable, Exit, Phase, PipelineStatus, Source, SourceContext, Writer};
 use std::future::pending;
 use std::sync::{Arc, PoisonError};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -58,6 +59,7 @@ pub(crate) struct Supervisor {
     caught_up: JoinSet<()>,
     server: Option<Server>,
     progress: Progress,
+    status: Arc<PipelineStatus>,
     options: RunOptions,
 }
 
@@ -93,16 +95,22 @@ impl Supervisor {
                 Ended { node: sink, result, early }
             });
         }
-        let progress = Progress::new(status);
-        Self { workers, failed, stop, tasks, caught_up, server, progress, options }
+        let progress = Progress::new(Arc::clone(&status));
+        Self { workers, failed, stop, tasks, caught_up, server, progress, status, options }
     }
 
     /// Watches until the end.
     ///
     /// # Errors
-    /// The first failure, or `RUN0003`.
-    pub(crate) async fn run(mut self) -> Result<(), CodedError> {
-        let result = self.watch().await;
+    /// The first failure, or `RUN0003`; with `--until`, what is left behind.
+    pub(super) async fn run(mut self, signals: Signals) -> Result<(), CodedError> {
+        let mut result = self.watch(signals).await;
+        if result.is_ok() {
+            self.progress.end();
+        }
+        if result.is_ok() && self.options.until.is_some() {
+            result = shortfall(&self.status).map_or(Ok(()), Err);
+        }
         self.workers.abort();
         self.tasks.abort_all();
         let workers = self.workers;
@@ -114,11 +122,7 @@ impl Supervisor {
         result
     }
 
-    async fn watch(&mut self) -> Result<(), CodedError> {
-        let signals = |kind| {
-            signal(kind).map_err(|e| CodedError::definite(super::run::RUN_RUNTIME, "the signal handlers were not installed").caused_by(e))
-        };
-        let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    async fn watch(&mut self, mut signals: Signals) -> Result<(), CodedError> {
         let mut asked = self.stop.subscribe();
         let mut draining = false;
         // Only a drain that somebody asked for has one: `--until` waits for the work it was given.
@@ -150,8 +154,7 @@ impl Supervisor {
                     asked.mark_unchanged();
                     draining = true;
                 }
-                _ = interrupt.recv() => (draining, deadline) = (true, Some(self.on_signal(deadline, "SIGINT")?)),
-                _ = terminate.recv() => (draining, deadline) = (true, Some(self.on_signal(deadline, "SIGTERM")?)),
+                name = signals.next() => (draining, deadline) = (true, Some(self.on_signal(deadline, name)?)),
                 Ok(()) = asked.changed(), if deadline.is_none() => {
                     if *asked.borrow_and_update() {
                         (draining, deadline) = (true, Some(Instant::now() + self.options.shutdown_timeout));

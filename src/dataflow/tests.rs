@@ -182,7 +182,7 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
         sinks,
         failures: failures.clone(),
     };
-    let workers = Workers::start(workers, vec![plan], failures).unwrap();
+    let workers = Workers::start(workers, vec![plan], failures, None).unwrap();
     Rig { sender, credits, durable: durable_now, workers, failed, writers: tasks, ledger }
 }
 

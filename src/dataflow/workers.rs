@@ -3,6 +3,7 @@
 //! # Guarantees
 //! A worker that panics is reported, so that its peers, which would step for ever, are stopped too.
 
+use super::busy::Busy;
 use super::failure::{Failures, panicked};
 use super::plan::Plan;
 use etl_stream_operators::contract::{Code, CodedError, Exit};
@@ -32,11 +33,11 @@ impl Drop for Alarm {
 }
 
 impl Workers {
-    /// Starts `count` of them with these dataflows.
+    /// Starts `count` of them with these dataflows, watched or not.
     ///
     /// # Errors
     /// `RUN0004` when threads cannot be made.
-    pub(crate) fn start(count: usize, plans: Vec<Plan>, failures: Failures) -> Result<Self, CodedError> {
+    pub(crate) fn start(count: usize, plans: Vec<Plan>, failures: Failures, busy: Option<Busy>) -> Result<Self, CodedError> {
         let abort = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&abort);
         let communication = if count > 1 { timely::CommunicationConfig::Process(count) } else { timely::CommunicationConfig::Thread };
@@ -45,6 +46,9 @@ impl Workers {
         let plans = Arc::new(plans);
         let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), move |worker| {
             let _alarm = Alarm(failures.clone());
+            if let Some(busy) = &busy {
+                busy.watch(worker);
+            }
             for plan in plans.iter() {
                 plan.build(worker);
             }

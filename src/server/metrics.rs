@@ -49,11 +49,13 @@ impl Page {
             let rows: u64 = source.tables().values().map(|table| table.snapshot_rows).sum();
             counter!("etl_stream_snapshot_rows_total", &labels).absolute(rows);
         }
+        let stopped = status.stopped();
         for (name, sink) in status.sinks() {
             let labels = [("pipeline", self.pipeline.to_string()), ("sink", name)];
             counter!("etl_stream_sink_committed_rows_total", &labels).absolute(sink.rows.load(Ordering::Relaxed));
             counter!("etl_stream_sink_sent_bytes_total", &labels).absolute(sink.bytes.load(Ordering::Relaxed));
             counter!("etl_stream_sink_rejected_rows_total", &labels).absolute(sink.rejected_rows.load(Ordering::Relaxed));
+            gauge!("etl_stream_sink_stopped_tables", &labels).set(stopped.iter().filter(|(sink, ..)| *sink == labels[1].1).count() as f64);
             counter!("etl_stream_sink_retries_total", &labels).absolute(sink.retries.load(Ordering::Relaxed));
         }
         self.recorder.run_upkeep();

@@ -141,7 +141,7 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
             let tables: Vec<Value> = source
                 .tables()
                 .iter()
-                .map(|(table, t)| json!({ "table": table, "phase": t.phase.word(), "snapshot_rows": t.snapshot_rows, "estimated_rows": t.estimated_rows }))
+                .map(|(table, t)| json!({ "table": table, "phase": t.phase.word(), "snapshot_rows": t.snapshot_rows, "estimated_rows": t.estimated_rows, "failed": t.failed.as_ref().map(|e| e.to_string()) }))
                 .collect();
             json!({
                 "source": name, "phase": phase.word(), "reason": reason, "lag_bytes": source.lag_bytes(),
@@ -160,9 +160,18 @@ async fn status_json(State(served): State<Served>) -> Json<Value> {
         .sinks()
         .iter()
         .map(|(name, sink)| {
+            let stopped: Vec<Value> = sink
+                .stopped()
+                .iter()
+                .map(|((source, table), t)| {
+                    json!({ "source": source, "table": table, "since": t.since.to_string(), "discarded_rows": t.discarded_rows,
+                            "code": t.error.code.id, "reason": t.error.message, "hint": t.error.hint })
+                })
+                .collect();
             json!({ "sink": name, "rows": sink.rows.load(Ordering::Relaxed), "bytes": sink.bytes.load(Ordering::Relaxed),
                     "rejected_rows": sink.rejected_rows.load(Ordering::Relaxed),
-                    "dead_letter_rows": sink.dead_letter_rows.load(Ordering::Relaxed), "retries": sink.retries.load(Ordering::Relaxed) })
+                    "dead_letter_rows": sink.dead_letter_rows.load(Ordering::Relaxed), "retries": sink.retries.load(Ordering::Relaxed),
+                    "stopped_tables": stopped })
         })
         .collect();
     Json(json!({

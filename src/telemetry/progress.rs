@@ -1,11 +1,12 @@
-//! How far a run is: a line for each source every ten seconds.
+//! How far a run is: a line for each source every ten seconds, one for each table that is stopped, and one for each sink at
+//! the end.
 
 use etl_stream_operators::contract::{Phase, PipelineStatus, SourceStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tracing::info;
+use tracing::{info, warn};
 
 /// Says how far a pipeline is.
 pub(crate) struct Progress {
@@ -30,6 +31,18 @@ impl Progress {
             let changes = source.changes.load(Ordering::Relaxed);
             let rate = self.rate(&name, snapshot_rows + changes);
             info!(source = name, "{}", describe(&source, snapshot_rows, changes, rate));
+        }
+        for (sink, source, table, stopped) in self.status.stopped() {
+            let rows = stopped.discarded_rows;
+            warn!(sink, source, "table \"{table}\" is stopped: {rows} rows not taken; `etl-stream resync {table}` copies it anew");
+        }
+    }
+
+    /// Says what every sink was given.
+    pub(crate) fn end(&self) {
+        for (name, sink) in self.status.sinks() {
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            info!(sink = name, rows = count(&sink.rows), bytes = count(&sink.bytes), "done");
         }
     }
 

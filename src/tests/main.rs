@@ -1,6 +1,7 @@
 //! The real binary against real servers.
 
 mod bad_input;
+mod bench;
 mod dead_letters;
 mod earlier_defects;
 mod examples;

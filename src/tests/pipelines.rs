@@ -3,6 +3,7 @@
 use crate::harness::{Project, fold, history, signal, source_rows, wait_for};
 use etl_stream_operators::testing::postgres::Postgres;
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 
 fn to_files(url: &str, rest: &str) -> String {
     format!(
@@ -121,4 +122,27 @@ async fn sigterm_drains_and_confirms() {
     assert_eq!(status.code(), Some(0), "{}", project.log());
     project.succeeds(&["run", "--until", "caught-up"]);
     assert_equal(&postgres, &project).await;
+}
+
+#[test]
+fn a_signal_that_comes_before_the_pipeline_is_up_ends_it_well() {
+    // A Snowflake that is reached and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let sink = format!(
+        "sinks:\n  warehouse: {{ type: snowflake, inputs: [shop], account: LOCAL, url: \"http://{}\", user: LOADER, private_key: {{ file: ./snowflake.p8 }}, database: RAW, schema: SHOP }}\nserver: none\n",
+        silent.local_addr().unwrap()
+    );
+    let pipeline = to_files("postgres://u@127.0.0.1:1/shop", "");
+    let project = Project::new(&format!("{}{sink}", &pipeline[..pipeline.find("sinks:").unwrap()]));
+    for name in ["TERM", "INT"] {
+        let mut child = project.start(&["run"]);
+        let mut reached = None;
+        wait_for("Snowflake to be reached", || {
+            reached = silent.accept().ok();
+            reached.is_some() || child.try_wait().unwrap().is_some()
+        });
+        signal(&child, name);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{name}:\n{}", project.log());
+    }
 }

@@ -1,7 +1,7 @@
 //! Tables that are altered, row by row: nothing lost, nothing under another schema than its own, and what a
 //! target has is what PostgreSQL has.
 
-use crate::harness::{Project, RUN, history, signal};
+use crate::harness::{Project, RUN, fold, history, signal, source_rows};
 use crate::warehouse::{account, assert_same, in_postgres, in_snowflake, snowflake};
 use arrow::util::display::array_value_to_string;
 use etl_stream_operators::testing::postgres::Postgres;
@@ -10,6 +10,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
@@ -45,8 +47,12 @@ const CHANGES: &[&str] = &[
 ];
 
 fn pipeline(postgres: &Postgres, slot: &str, sinks: &str) -> Project {
+    pipeline_with(postgres, slot, sinks, "none")
+}
+
+fn pipeline_with(postgres: &Postgres, slot: &str, sinks: &str, server: &str) -> Project {
     Project::new(&format!(
-        "sources:\n  shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"public.*\"] }}, slot: {slot}, publication: {slot} }}\nsinks:\n{sinks}server: none\n",
+        "sources:\n  shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"public.*\"] }}, slot: {slot}, publication: {slot}, discovery: {{ interval: 200ms }} }}\nsinks:\n{sinks}server: {server}\n",
         postgres.url("shop")
     ))
 }
@@ -110,51 +116,155 @@ async fn a_target_follows_change_by_change_and_all_at_once() {
 }
 
 #[tokio::test]
-async fn a_table_whose_existing_rows_were_changed_unseen_stops() {
+async fn a_table_whose_existing_rows_were_changed_unseen_stops_alone() {
     let (snowflake, postgres) = (snowflake().await, Postgres::start());
     let client = postgres.database("shop").await;
-    for (name, before, change) in [
+    client.batch_execute("CREATE TABLE other (id int PRIMARY KEY)").await.unwrap();
+    for (at, (name, before, change)) in [
         ("drawn", "", "ALTER TABLE t ADD u uuid DEFAULT gen_random_uuid()"),
         ("counted", "", "ALTER TABLE t ADD c bigserial"),
         ("retyped", "ALTER TABLE t ADD r text", "ALTER TABLE t ALTER r TYPE int USING length(r)"),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         client
             .batch_execute(&format!("DROP TABLE IF EXISTS t; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); {before}"))
             .await
             .unwrap();
         let files = "  files: { type: file, inputs: [shop], path: out }\n";
-        let project = pipeline(&postgres, name, &[&warehouse(&snowflake, &name.to_uppercase(), ""), files].concat());
+        let schema = name.to_uppercase();
+        let project = pipeline(&postgres, name, &[&warehouse(&snowflake, &schema, ""), files].concat());
         project.succeeds(&["run", "--until", "caught-up"]);
         client.batch_execute(change).await.unwrap();
-        client.batch_execute("INSERT INTO t (id) VALUES (2)").await.unwrap();
-        let output = project.run(&["run", "--until", "caught-up"]);
-        let log = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{name}:\n{log}");
-        assert!(log.contains("SF0008") && log.contains("public.t") && log.contains("resync"), "{name}:\n{log}");
-        let held = in_postgres(
-            &client,
-            &format!("SELECT confirmed_flush_lsn < pg_current_wal_lsn() FROM pg_replication_slots WHERE slot_name = '{name}'"),
-        )
-        .await;
-        assert_eq!(held, [["t"]], "{name}: nothing is acknowledged and lost");
+        client.batch_execute(&format!("INSERT INTO t (id) VALUES (2); INSERT INTO other VALUES ({at})")).await.unwrap();
+        let there = in_postgres(&client, "SELECT pg_current_wal_lsn()").await[0][0].clone();
+        // Again and again, also when nothing of it comes.
+        for _ in 0..2 {
+            let output = project.run(&["run", "--until", "caught-up"]);
+            let log = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{name}:\n{log}");
+            let last = log.rsplit_once("error[SF0008]").map_or("", |(_, last)| last);
+            assert!(last.contains("public.t") && last.contains("resync"), "{name}:\n{log}");
+            let moved =
+                format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{name}' AND confirmed_flush_lsn >= '{there}'");
+            assert_eq!(in_postgres(&client, &moved).await, [["1"]], "{name}: the slot goes on");
+            assert_equal(&client, &snowflake, &schema, "other").await;
+            assert_eq!(in_snowflake(&snowflake, &format!("SELECT id FROM RAW.{schema}.T")).await, [["1"]], "{name}");
+        }
         // The way out that the error names.
         assert_eq!(project.succeeds(&["resync", "public.t"]), "shop public.t\n");
         project.succeeds(&["run", "--until", "caught-up"]);
-        let columns = in_postgres(
-            &client,
-            "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped",
-        )
-        .await;
-        let columns = columns[0][0].clone();
-        let there = in_postgres(&client, &format!("SELECT {columns} FROM t")).await;
-        let arrived = in_snowflake(&snowflake, &format!("SELECT {} FROM RAW.{}.T", columns.to_uppercase(), name.to_uppercase())).await;
-        assert_same(name, &arrived, &there);
+        assert_equal(&client, &snowflake, &schema, "t").await;
         let free = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{name}' AND active");
         while in_postgres(&client, &free).await != [["0"]] {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         client.batch_execute(&format!("SELECT pg_drop_replication_slot('{name}')")).await.unwrap();
     }
+}
+
+/// What the running pipeline's server answers.
+fn asked(port: u16, path: &str) -> String {
+    let mut answer = String::new();
+    if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+        let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let _ = stream.read_to_string(&mut answer);
+    }
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_refused_change_stops_its_table_alone_over_kills_and_resync_takes_it_up() {
+    let (snowflake, postgres) = (snowflake().await, Postgres::start());
+    let client = postgres.database("shop").await;
+    let tables = ["t", "other"].map(|name| {
+        format!("CREATE TABLE {name} (id int PRIMARY KEY, v text); INSERT INTO {name} SELECT i, 'v' || i FROM generate_series(1, 50) i;")
+    });
+    client.batch_execute(&tables.concat()).await.unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let refuses = ", schema_changes: refuse, batch: { max_rows: 7, max_age: 20ms }";
+    let sinks = [
+        warehouse(&snowflake, "CURRENT_ROWS", &format!("{refuses}, merge: {{ interval: 50ms }}")),
+        warehouse(&snowflake, "HISTORY", &format!("{refuses}, write_mode: append")),
+        "  files: { type: file, inputs: [shop], path: out }\n".into(),
+    ];
+    let mut project = pipeline_with(&postgres, "refused", &sinks.concat(), &format!("{{ listen: \"127.0.0.1:{port}\" }}"));
+    project.succeeds(&["run", "--until", "caught-up"]);
+    client.batch_execute("INSERT INTO t VALUES (100, 'before'); BEGIN; UPDATE t SET v = 'in the middle' WHERE id = 1; ALTER TABLE t ADD c int DEFAULT 7; UPDATE t SET c = id; INSERT INTO other VALUES (100, 'same'); COMMIT").await.unwrap();
+    // Killed when one of the sinks has noted its stop, when the other has, and when what they leave out is acknowledged.
+    for (at, point) in ["snowflake.stopped=kill@1", "snowflake.stopped=kill@1", "sink.ack=kill@3", "confirm.send=kill@2"].iter().enumerate()
+    {
+        project.env = vec![("ETL_STREAM_FAILPOINTS".into(), (*point).into())];
+        let mut child = project.start(&["run"]);
+        client.batch_execute("UPDATE t SET c = c + 1 WHERE id % 5 = 0").await.unwrap();
+        let mut rounds = 0;
+        while child.try_wait().unwrap().is_none() && (at == 0 || rounds < 200) {
+            client.batch_execute("INSERT INTO other SELECT max(id) + 1, 'more' FROM other").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            rounds += 1;
+            assert!(rounds < 6000, "{point} is not reached:\n{}", project.log());
+        }
+        // The other may have noted its stop before the first kill.
+        let _ = child.kill();
+        assert_eq!(child.wait().unwrap().code(), None, "{point}: it was killed\n{}", project.log());
+    }
+    project.env.clear();
+    let mut child = project.start(&["run"]);
+    confirmed(&client, "refused", &project).await;
+    let status: Value = serde_json::from_str(&asked(port, "/api/v1/status")).unwrap();
+    for sink in status["sinks"].as_array().unwrap() {
+        let stopped = sink["stopped_tables"].as_array().unwrap();
+        if sink["sink"] == "files" {
+            assert!(stopped.is_empty());
+            continue;
+        }
+        let [stopped] = &stopped[..] else { panic!("{status}") };
+        assert_eq!(["source", "table", "code"].map(|name| stopped[name].as_str()), ["shop", "public.t", "SF0008"].map(Some));
+        assert!(stopped["hint"].as_str().unwrap().contains("resync") && stopped["discarded_rows"].as_u64().is_some(), "{stopped}");
+    }
+    client.batch_execute("UPDATE t SET c = 0 WHERE id < 9").await.unwrap();
+    confirmed(&client, "refused", &project).await;
+    let metrics = asked(port, "/metrics");
+    let line = |text: &str| metrics.lines().any(|line| text.split(' ').all(|part| line.contains(part)));
+    assert!(line("etl_stream_sink_stopped_tables sink=\"current_rows\" 1"), "{metrics}");
+    assert!(line("etl_stream_sink_discarded_rows_total sink=\"history\" table=\"public.t\""), "{metrics}");
+    // What stands before the change is there, and nothing after it.
+    let before = in_postgres(&client, "SELECT i, CASE i WHEN 1 THEN 'in the middle' WHEN 100 THEN 'before' ELSE 'v' || i END FROM (SELECT generate_series(1, 50) UNION SELECT 100) AS s(i)").await;
+    assert_same("at the stop", &in_snowflake(&snowflake, "SELECT id, v FROM RAW.CURRENT_ROWS.T").await, &before);
+    // Copied anew while it runs, and followed from there on.
+    assert_eq!(project.succeeds(&["resync", "public.t"]), "shop public.t\n");
+    client.batch_execute("UPDATE t SET v = 'later' WHERE id = 3; DELETE FROM t WHERE id = 4").await.unwrap();
+    let deadline = Instant::now() + RUN;
+    let want = in_postgres(&client, "SELECT id, v, c FROM t").await;
+    while snowflake.try_sql("SELECT C FROM RAW.CURRENT_ROWS.T").await.is_err()
+        || in_snowflake(&snowflake, "SELECT id, v, c FROM RAW.CURRENT_ROWS.T").await != want
+    {
+        assert!(Instant::now() < deadline, "it is not copied anew:\n{}", project.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    client
+        .batch_execute("UPDATE t SET v = 'last' WHERE id = 5; DELETE FROM t WHERE id = 6; INSERT INTO other VALUES (-1, 'last')")
+        .await
+        .unwrap();
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", project.log());
+    project.succeeds(&["run", "--until", "caught-up"]);
+    for table in ["t", "other"] {
+        assert_equal(&client, &snowflake, "CURRENT_ROWS", table).await;
+    }
+    let (have, want) = (fold(&project.path().join("out"), "public.t", &["id"]), source_rows(&postgres, "shop", "t", &["id"]).await);
+    assert!(have == want, "the file sink follows");
+    // The history has what came before the stop once, then a new snapshot and what followed it.
+    let landed = in_snowflake(&snowflake, "SELECT COUNT(*), COUNT(DISTINCT _SEQ) FROM RAW.HISTORY.T__CHANGES").await;
+    assert_eq!(landed[0][0], landed[0][1], "tokens land once");
+    let history = snowflake.sql("SELECT _OP, _SEQ, ID, V FROM RAW.HISTORY.T__CHANGES ORDER BY _SEQ").await;
+    let cell = |row: &Vec<Option<String>>, at: usize| row[at].clone().unwrap_or_default();
+    let snapshots: BTreeSet<String> = history.iter().filter(|row| cell(row, 0) == "r").map(|row| cell(row, 1)[..16].to_owned()).collect();
+    assert_eq!(snapshots.len(), 2, "{history:?}");
+    let first: Vec<_> = history.iter().filter(|row| cell(row, 1) < *snapshots.last().unwrap()).collect();
+    assert_eq!(first.len(), 52, "{first:?}");
+    assert_eq!((cell(first[50], 2), cell(first[51], 3)), ("100".into(), "in the middle".into()));
 }
 
 /// What PostgreSQL says of each change when it is made: `to_jsonb` of the row, in the columns of its time.

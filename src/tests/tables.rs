@@ -205,3 +205,31 @@ server: {{ listen: \"127.0.0.1:{port}\" }}
     let same = in_snowflake(&snowflake, "SELECT id, v FROM RAW.SHOP.T").await;
     assert_same("t", &same, &in_postgres(&client, "SELECT id, v FROM t").await);
 }
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_made_is_said_when_all_else_is_done() {
+    let postgres = Postgres::start_with(&["max_replication_slots=2"]);
+    let client = postgres.database("shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')").await.unwrap();
+    let project =
+        Project::new(&format!("{}sinks:\n  files: {{ type: file, inputs: [shop], path: out }}\nserver: none\n", source(&postgres)));
+    project.succeeds(&["run", "--until", "caught-up"]);
+    client.batch_execute("SELECT pg_create_physical_replication_slot('in_the_way')").await.unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE n (id int PRIMARY KEY, v int, note text); INSERT INTO n VALUES (1, 1, 'x'); INSERT INTO t VALUES (2, 'b')",
+        )
+        .await
+        .unwrap();
+    let output = project.run(&["run", "--until", "caught-up"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    let last = log.rsplit_once("error[PG").map_or("", |(_, last)| last);
+    assert!(last.contains("public.n") && last.contains("max_replication_slots"), "{log}");
+    assert_eq!(output.status.code(), Some(3), "a setting is missing:\n{log}");
+    let out = project.path().join("out");
+    assert_eq!(fold(&out, "public.t", &["id"]), source_rows(&postgres, "shop", "t", &["id"]).await);
+    assert!(history(&out, "public.n").is_empty());
+    client.batch_execute("SELECT pg_drop_replication_slot('in_the_way')").await.unwrap();
+    project.succeeds(&["run", "--until", "caught-up"]);
+    assert_folds(&postgres, &out).await;
+}

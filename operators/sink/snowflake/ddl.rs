@@ -41,9 +41,14 @@ pub(super) fn create_progress(progress: &TableName) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {} (\"PIPELINE\" VARCHAR, \"SOURCE\" VARCHAR, \"TABLE_SCHEMA\" VARCHAR, \"TABLE_NAME\" VARCHAR, \
          \"TARGET\" VARCHAR, \"FENCE\" VARCHAR, \"SNAPSHOT_LSN\" VARCHAR, \"SNAPSHOT_DONE\" BOOLEAN, \"KEY_COLUMNS\" VARCHAR, \
-         \"CHANNELS\" NUMBER(5,0), \"REJECTED\" NUMBER(19,0), \"UPDATED_AT\" TIMESTAMP_TZ(6), \"SHAPE\" VARCHAR)",
+         \"CHANNELS\" NUMBER(5,0), \"REJECTED\" NUMBER(19,0), \"UPDATED_AT\" TIMESTAMP_TZ(6), \"SHAPE\" VARCHAR, \"STOPPED\" VARCHAR)",
         progress.sql()
     )
+}
+
+/// Adds what a bookkeeping table of an earlier version lacks.
+pub(super) fn complete_progress(progress: &TableName) -> String {
+    format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS \"STOPPED\" VARCHAR", progress.sql())
 }
 
 /// What is there of the two tables: the landing table's columns, then the target's; empty when there is none.

@@ -86,7 +86,7 @@ impl Wanted<'_> {
         let Some((source, text)) = source.and_then(|c| Some((c, c.missing.as_deref()?))) else { return Ok(None) };
         let value = missing::expression(&source.ty, text).ok_or_else(|| {
             let why = format!("existing rows read column {} as a value that {} cannot hold", quote(&column.name), column.ty);
-            refused(self.plan, &why, "add the column in Snowflake yourself, in both tables")
+            refused(self.plan, &why, "add the column in Snowflake yourself, in both tables, then run `etl-stream resync` for the table")
         })?;
         Ok(Some((value, None)))
     }
@@ -140,8 +140,8 @@ impl Wanted<'_> {
     }
 }
 
-const COPY: &str = "run `etl-stream resync` for the table, which copies it anew; or cast the column with a `cast` operator; or leave it out with `project`";
-const RENAME: &str = "rename the column in Snowflake (ALTER TABLE … RENAME COLUMN) in both tables, so that a new one is made";
+const COPY: &str = "run `etl-stream resync` for the table, which copies it anew; a `cast` operator may convert the column before that, or `project` leave it out";
+const RENAME: &str = "rename the column in Snowflake (ALTER TABLE … RENAME COLUMN) in both tables, so that a new one is made, then run `etl-stream resync` for the table";
 
 /// The assignment that moves exact texts along with values, after a comma.
 fn exact(moved: &[(&str, Option<String>)]) -> String {
@@ -176,7 +176,7 @@ pub(super) fn work(wanted: Wanted<'_>, (landing, target): (&Columns, &Columns)) 
                     return Err(refused(
                         plan,
                         &format!("{} was not made by this program: it has no column {own} {ty}", places.target.sql()),
-                        "name the target differently with the setting `table`, or rename the existing table",
+                        "name the target differently with the setting `table`, or rename the existing table, then run `etl-stream resync` for the table",
                     ));
                 }
             }

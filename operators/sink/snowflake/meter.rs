@@ -1,6 +1,6 @@
 //! What the sink counts: the metrics of `/metrics` and the numbers of the status page.
 
-use crate::contract::SinkStatus;
+use crate::contract::{SinkStatus, StoppedTable};
 use metrics::{Counter, counter};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -97,6 +97,18 @@ impl Meter {
     /// Columns are left out: they are new, and new columns are ignored.
     pub(super) fn ignored(&self, columns: u64) {
         self.ignored.increment(columns);
+    }
+
+    /// A table of a source is stopped, or goes on again.
+    pub(super) fn stop(&self, source: &str, table: &str, stopped: Option<StoppedTable>) {
+        self.status(|s| s.stop(source, table, stopped));
+    }
+
+    /// Rows of a stopped table were not taken.
+    pub(super) fn discarded(&self, source: &str, table: &str, rows: u64) {
+        let labels = [("sink", self.sink.clone()), ("table", table.to_owned())];
+        counter!("etl_stream_sink_discarded_rows_total", &labels).increment(rows);
+        self.status(|s| s.discarded(source, table, rows));
     }
 
     /// Rows of a table went to the dead letter.

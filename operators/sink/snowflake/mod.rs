@@ -15,6 +15,8 @@
 //! - A row that Snowflake does not take goes to the dead letter, once, before it counts as durable (`account`);
 //!   with `dead_letter: stop` it stops the pipeline. Under `merge` its key's earlier version stays in the target, and
 //!   later rows of the key go on. `replay` sends dead letters again, each at its own place in its key's order.
+//! - A change that a table's tables cannot follow stops that table alone (`stop`): it is noted before a later row is
+//!   acknowledged, and a new snapshot takes the table up again.
 //! - Names and schemas are checked before anything is written.
 
 mod account;
@@ -53,6 +55,7 @@ mod shape;
 mod shard;
 mod sink;
 mod sql;
+mod stop;
 mod streaming;
 mod table;
 mod types;

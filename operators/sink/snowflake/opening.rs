@@ -16,6 +16,7 @@ use super::progress::{Progress, ProgressKey, lsn_text};
 use super::settings::SchemaChanges;
 use super::shape::Shape;
 use super::sql::literal;
+use super::stop::Stopped;
 use super::streaming::Pipe;
 use super::types::SfType;
 use crate::contract::{CodedError, Lsn, TableSchema, Token, qualified};
@@ -87,7 +88,7 @@ impl Identity {
         Self { shared, row, places, letters: Arc::default() }
     }
 
-    fn full_name(&self) -> String {
+    pub(super) fn full_name(&self) -> String {
         qualified(&self.row.schema, &self.row.table)
     }
 
@@ -169,11 +170,13 @@ impl Identity {
                 self.shared.http.meter.ignored(left_out.len() as u64);
             }
         }
+        // A stopped table is copied anew when the user has seen why.
+        let refuse = options.schema_changes == SchemaChanges::Refuse && !(replaced && progress.stopped.is_some());
         let written: Vec<String> = plan.columns.iter().map(|c| c.name.clone()).collect();
         let shape = progress.shape.as_ref().filter(|_| there);
         let next = Shape::next(shape, schema, &written, at);
         let differs = shape.is_some_and(|shape| !shape.is_of(&next));
-        if differs && options.schema_changes == SchemaChanges::Refuse {
+        if differs && refuse {
             return Err(self.changed("`schema_changes: refuse` is set"));
         }
         if options.merge
@@ -186,9 +189,9 @@ impl Identity {
         let work = evolve::work(wanted, (&landing, &target))?;
         if landed && (work.fills() || progress.key != plan.key_names()) {
             let message = format!("table \"{}\" was altered while the copy of its rows was not complete", self.full_name());
-            return Err(CodedError::transient(SF_SCHEMA, message).hint("start the pipeline again: the copy starts anew"));
+            return Err(CodedError::definite(SF_SCHEMA, message).hint(RESYNC));
         }
-        if options.schema_changes == SchemaChanges::Refuse && work.tables.iter().any(|s| s.starts_with("ALTER")) {
+        if refuse && work.tables.iter().any(|s| s.starts_with("ALTER")) {
             return Err(self.changed("`schema_changes: refuse` is set"));
         }
         if !work.tables.is_empty() {
@@ -231,7 +234,7 @@ impl Identity {
 
     fn changed(&self, why: &str) -> CodedError {
         CodedError::definite(SF_SCHEMA, format!("the columns of table \"{}\" differ from Snowflake's: {why}", self.full_name()))
-            .hint("set `schema_changes: evolve`, or change the tables in Snowflake yourself")
+            .hint("run `etl-stream resync` for the table, which copies it anew with its columns of today; `schema_changes: evolve` follows later changes")
     }
 
     /// Takes the table's place and reads how far it is, before its first delivery is written.
@@ -305,7 +308,7 @@ impl Identity {
     ) -> Result<Option<u64>, CodedError> {
         let options = &self.shared.options;
         let progress = &mut opened.progress;
-        if progress.snapshot == Some(lsn) {
+        if progress.snapshot == Some(lsn) && progress.stopped.is_none() {
             return Ok(None);
         }
         let committed = channels.iter().map(|c| c.position().sent()).max().unwrap_or_default();
@@ -324,7 +327,7 @@ impl Identity {
         let unfinished = progress.snapshot.filter(|_| !progress.snapshot_done).into_iter().chain(replaces).min();
         // What was rejected before the snapshot is in it.
         let rejected = opened.rejected.max(progress.rejected);
-        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", rejected.to_string())];
+        let values = [("CHANNELS", options.channels.to_string()), ("REJECTED", rejected.to_string()), ("STOPPED", "NULL".into())];
         let mut statements = restart_snapshot(&opened.merge, unfinished, lsn, &values);
         statements.extend(unfinished.and_then(|old| self.shared.dead_letters.forget_snapshot(&self.row, old, lsn)));
         failpoint::reach("snowflake.snapshot");
@@ -332,6 +335,7 @@ impl Identity {
         failpoint::reach("snowflake.emptied");
         progress.snapshot = Some(lsn);
         progress.snapshot_done = false;
+        progress.stopped = None;
         progress.rejected = rejected;
         opened.recovering = false;
         if progress.channels != options.channels {
@@ -354,6 +358,11 @@ impl Identity {
         opened.progress.snapshot = Some(lsn);
         opened.progress.snapshot_done = true;
         Ok(())
+    }
+
+    /// Notes a stop; durable on return.
+    pub(super) async fn note_stop(&self, stopped: &Stopped) -> Result<(), CodedError> {
+        self.set(&[("STOPPED", literal(&stopped.text()))]).await
     }
 
     async fn set(&self, values: &[(&str, String)]) -> Result<(), CodedError> {

@@ -3,12 +3,13 @@
 //! `FENCE` is the last token merged; it is changed in the transaction of the merge. `SNAPSHOT_LSN` and
 //! `SNAPSHOT_DONE` tell a finished snapshot from one to be removed. `CHANNELS` is the number of channels the
 //! table's rows are spread over; `REJECTED` is how many rejected rows the user has been told of. `SHAPE` is
-//! what the tables were last made for.
+//! what the tables were last made for; `STOPPED` says since when and why the table is not taken any more.
 
 use super::names::{TableName, taken};
 use super::plan::Places;
 use super::shape::Shape;
 use super::sql::{Sql, literal};
+use super::stop::Stopped;
 use crate::contract::{CodedError, TableSchema, Token};
 
 /// Which row.
@@ -54,10 +55,12 @@ pub(super) struct Progress {
     pub(super) rejected: u64,
     /// What the tables were last made for.
     pub(super) shape: Option<Shape>,
+    /// Since when and why its rows are not taken.
+    pub(super) stopped: Option<Stopped>,
 }
 
 const COLUMNS: &str = "\"PIPELINE\", \"SOURCE\", \"TABLE_SCHEMA\", \"TABLE_NAME\", \"FENCE\", \"SNAPSHOT_LSN\", \"SNAPSHOT_DONE\", \
-                       \"KEY_COLUMNS\", \"CHANNELS\", \"REJECTED\", \"SHAPE\"";
+                       \"KEY_COLUMNS\", \"CHANNELS\", \"REJECTED\", \"SHAPE\", \"STOPPED\"";
 
 pub(super) fn read(row: &[Option<String>]) -> (ProgressKey, Progress) {
     let cell = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
@@ -71,6 +74,7 @@ pub(super) fn read(row: &[Option<String>]) -> (ProgressKey, Progress) {
         channels: (number(8) as usize).max(1),
         rejected: number(9),
         shape: serde_json::from_str(cell(10)).ok(),
+        stopped: Stopped::read(cell(11)),
     };
     (key, progress)
 }
@@ -130,7 +134,7 @@ impl ProgressTable<'_> {
             return Ok(progress);
         }
         let insert = format!(
-            "INSERT INTO {name} ({COLUMNS}, \"TARGET\", \"UPDATED_AT\") SELECT {}, {}, {}, {}, {}, NULL, FALSE, {}, {channels}, 0, NULL, {}, CURRENT_TIMESTAMP() \
+            "INSERT INTO {name} ({COLUMNS}, \"TARGET\", \"UPDATED_AT\") SELECT {}, {}, {}, {}, {}, NULL, FALSE, {}, {channels}, 0, NULL, NULL, {}, CURRENT_TIMESTAMP() \
              WHERE NOT EXISTS (SELECT 1 FROM {name} WHERE {})",
             literal(&key.pipeline),
             literal(&key.source),
@@ -151,6 +155,7 @@ impl ProgressTable<'_> {
             channels,
             rejected: 0,
             shape: None,
+            stopped: None,
         })
     }
 

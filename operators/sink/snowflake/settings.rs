@@ -60,7 +60,7 @@ pub enum SchemaChanges {
     Evolve,
     /// New columns are left out, with a warning and a count.
     Ignore,
-    /// The pipeline stops.
+    /// The table stops, and the others go on, until it is copied anew.
     Refuse,
 }
 

@@ -1,7 +1,7 @@
 //! The sink: reaches the account once, then makes a writer for each source and worker.
 
 use super::context::Shared;
-use super::ddl::create_progress;
+use super::ddl::{complete_progress, create_progress};
 use super::dead_letter::DeadLetters as Place;
 use super::errors::SF_MISSING;
 use super::letter_table;
@@ -72,7 +72,7 @@ impl Sink for Snowflake {
         }
         self.schemas().await?;
         let progress = shared.naming.progress();
-        shared.sql.run_all("creating the bookkeeping table", &[create_progress(&progress)]).await?;
+        shared.sql.run_all("creating the bookkeeping table", &[create_progress(&progress), complete_progress(&progress)]).await?;
         if let Place::Table(name) = &shared.dead_letters {
             shared.sql.run_all("creating the table for dead letters", &[letter_table::create(name)]).await?;
         }

@@ -6,7 +6,8 @@
 //! GET  /<handle>?partition=n   further rows
 //! ```
 //! # Guarantees
-//! A request is carried out once, however often it had to be sent. An error names Snowflake's code; its
+//! A request is carried out once, however often it had to be sent, as long as the account knows it. One that it forgot
+//! (404 for the handle of a statement in progress) is sent again: callers send what does no harm twice. An error names Snowflake's code; its
 //! words are kept only for kinds that cannot quote a row's value.
 
 use super::classify::Verdict;
@@ -117,17 +118,26 @@ impl Sql {
         let body = body.to_string();
         let mut url = self.url(&[]);
         url.query_pairs_mut().append_pair("requestId", &uuid::Uuid::new_v4().to_string());
-        let answer = self
-            .http
-            .call(&*self.jwt, |client, tries| {
+        let mut pauses = self.http.pauses();
+        let mut again = false;
+        loop {
+            let post = |client: &reqwest::Client, tries| {
                 let mut url = url.clone();
-                if tries > 0 {
+                if again || tries > 0 {
                     url.query_pairs_mut().append_pair("retry", "true");
                 }
                 client.post(url).header("Content-Type", "application/json").header("Accept", "application/json").body(body.clone())
-            })
-            .await?;
-        self.finished(answer).await
+            };
+            let answer = self.http.call(&*self.jwt, post).await?;
+            match self.finished(answer).await {
+                Err(refusal) if refusal.status == 404 => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(refusal),
+                },
+                outcome => return outcome,
+            }
+            again = true;
+        }
     }
 
     async fn get(&self, handle: &str, partition: Option<usize>) -> Result<Answer, Refusal> {

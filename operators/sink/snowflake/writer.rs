@@ -46,12 +46,13 @@ impl SnowflakeWriter {
         let (sender, inbox) = mpsc::unbounded_channel();
         let enqueued = Arc::new(AtomicU64::new(0));
         let identity = Identity::new(Arc::clone(&self.shared), &self.cx.pipeline, &self.cx.source, schema, name);
-        let table = Table::new(identity, inbox, self.uppers.subscribe(), Arc::clone(&enqueued));
+        let state = Arc::clone(&self.cx.state);
+        let table = Table::new(identity, state, inbox, self.uppers.subscribe(), Arc::clone(&enqueued));
         (table, Inbox { sender, enqueued })
     }
 
-    /// Takes up tables of which an earlier process landed changes and did not merge them: no new change may
-    /// ever come that would.
+    /// Takes up tables that are stopped, and those of which an earlier process landed changes and did not merge them:
+    /// no new change may ever come that would.
     async fn resume(&mut self) -> Result<(), CodedError> {
         let name = self.shared.naming.progress();
         let rows = self.shared.progress(&name).of_source(&self.cx.pipeline, &self.cx.source).await?;
@@ -66,7 +67,8 @@ impl SnowflakeWriter {
                 identity: ReplicaIdentity::Default,
                 storage: None,
             };
-            if known.route() % self.cx.workers.max(1) as u64 != self.cx.worker as u64 || progress.key.is_empty() {
+            let left = progress.stopped.is_some() || self.shared.options.merge && !progress.key.is_empty();
+            if known.route() % self.cx.workers.max(1) as u64 != self.cx.worker as u64 || !left {
                 continue;
             }
             let (mut worker, inbox) = self.table(&schema, &table);
@@ -105,9 +107,7 @@ impl SnowflakeWriter {
 #[async_trait]
 impl Writer for SnowflakeWriter {
     async fn run(mut self: Box<Self>, mut deliveries: Deliveries) -> Result<(), CodedError> {
-        if self.shared.options.merge {
-            self.resume().await?;
-        }
+        self.resume().await?;
         loop {
             tokio::select! {
                 delivery = deliveries.recv() => match delivery {

@@ -4,7 +4,7 @@ use crate::contract::Credits;
 
 /// Bytes taken from the source's credit.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     credits: Credits,
     bytes: u32,
 }

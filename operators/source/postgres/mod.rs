@@ -27,11 +27,13 @@
 //! `types` describe tables; `snapshot` and `stream` read; `frame` and `assemble` make chunks of the stream's bytes;
 //! `hold`, `spill`, `replay` and `streamed` keep large transactions until they commit; `confirm` and `report` answer the
 //! server; `state` survives restarts; `begin` is the first start, `run` holds it together. `survey` notices new tables,
-//! `side` copies them and follows them, `join` hands them over to the stream.
+//! `side` copies them and follows them, `join` hands them over to the stream. `play` is for sources without a server, and
+//! `capture` records a stream for them.
 
 mod advice;
 mod assemble;
 mod begin;
+mod capture;
 mod catalog;
 mod codes;
 mod config;
@@ -46,6 +48,7 @@ pub(crate) mod fuzz;
 mod hold;
 mod join;
 mod numbers;
+mod play;
 pub(crate) mod quote;
 mod replay;
 mod report;
@@ -54,6 +57,7 @@ mod setup;
 mod side;
 mod snapshot;
 mod spill;
+mod stamp;
 mod state;
 mod stream;
 mod streamed;
@@ -62,4 +66,12 @@ mod survey;
 mod tests;
 mod types;
 
+pub use capture::Capture;
+pub(crate) use capture::{Record, capture};
 pub(crate) use config::PostgresConfig;
+pub(crate) use connect::{ConnectSettings, classify};
+pub(crate) use credit::Held;
+pub(crate) use frame::Relation;
+pub(crate) use play::{Payloads, Player};
+pub(crate) use quote::identifier;
+pub(crate) use stamp::{Part, part, stamp};

@@ -3,7 +3,7 @@
 //! Guarantee: whatever a name holds, it stays one name (PostgreSQL manual, "Lexical Structure").
 
 /// Quotes an identifier.
-pub(super) fn identifier(name: &str) -> String {
+pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

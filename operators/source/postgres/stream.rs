@@ -40,7 +40,7 @@ pub(super) const READ_MOST: usize = 256 << 10;
 /// Bytes read at a time, and credit held, while there is little.
 pub(super) const READ_LEAST: usize = 16 << 10;
 /// How often a chunk without rows is sent.
-const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 /// How long the server may take to end the stream.
 const CLOSE: Duration = Duration::from_secs(5);
 

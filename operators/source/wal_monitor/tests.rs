@@ -296,6 +296,26 @@ async fn connections_stay_within_the_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_free_connection() {
+    let postgres = Postgres::start_with(&["max_connections=5", "superuser_reserved_connections=0"]);
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(postgres.client("postgres").await);
+    }
+    let state = Arc::default();
+    let monitor = Monitor::start(&servers(&[("db", postgres.url("postgres"))]), Peers::default(), ConnectionSettings::default(), &state);
+    monitor.until("it is full", |m| m.server("db").and_then(|s| s.error.clone()).is_some_and(|error| error.contains("PG0005"))).await;
+    clients.pop();
+    monitor.until("there is a place", |m| m.server("db").unwrap().failed_checks == 0).await;
+    // It is full again, with the monitor's own connection: that is kept, and the checks go on.
+    assert!(tokio_postgres::connect(&postgres.url("postgres"), tokio_postgres::NoTls).await.is_err());
+    let checks = monitor.checks("db");
+    monitor.until("checks go on", |m| m.checks("db") > checks + 5).await;
+    assert_eq!(monitor.server("db").unwrap().failed_checks, 0);
+    monitor.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_rise_over_restarts_of_the_monitor_and_of_the_server() {
     let mut postgres = Postgres::start();
     let state = Arc::default();

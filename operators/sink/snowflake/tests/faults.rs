@@ -26,6 +26,10 @@ async fn failing_requests_lose_and_double_nothing() {
             "SQL fails, carried out and not",
             json!([{ "route": "sql", "status": 500, "apply": true, "times": 3 }, { "route": "sql", "status": 503, "times": 3 }]),
         ),
+        (
+            "statements in progress that the account forgot",
+            json!([{ "route": "handle", "status": 404, "code": "391404", "times": 3 }, { "route": "handle", "status": 404, "after": 4 }]),
+        ),
         ("SQL late", json!([{ "route": "sql", "hang_ms": 4000, "apply": true, "after": 9 }])),
     ]
     .into_iter()
@@ -34,7 +38,8 @@ async fn failing_requests_lose_and_double_nothing() {
         let schema = format!("S{at}");
         let sink = sink(&server, json!({ "schema": schema, "request_timeout": "2s" }));
         let run = Run::start(&sink).await;
-        server.faults(json!({ "fail": faults, "commit_delay_ms": 20 })).await;
+        // statements are asked for by their handle at once
+        server.faults(json!({ "fail": faults, "commit_delay_ms": 20, "sync_wait_ms": 0 })).await;
         let changes = inserts(12);
         for piece in changes.chunks(2) {
             run.rows(batch(&table, piece));

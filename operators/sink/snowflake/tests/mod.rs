@@ -6,10 +6,11 @@ mod merging;
 mod model;
 mod poison;
 mod schema_changes;
+mod stopped;
 
 use crate::contract::{
     Ack, AckReport, BuildContext, Cells, CodedError, Column, ColumnType, Delivery, Mark, MemoryState, Op, PgType, PipelineStatus,
-    ReplicaIdentity, RowBatch, Sink, SinkConfig, TableSchema, Ts, WriterContext,
+    ReplicaIdentity, RowBatch, Sink, SinkConfig, TableSchema, Token, Ts, WriterContext,
 };
 use crate::testing::snowflake::{LocalSnowflake, PRIVATE_KEY};
 use arrow::array::{ArrayRef, Int32Array, StringArray};
@@ -155,6 +156,8 @@ pub(super) fn context() -> WriterContext {
 
 /// A writer at work.
 pub(super) struct Run {
+    /// What the writer was made with.
+    pub(super) cx: WriterContext,
     sender: Option<mpsc::UnboundedSender<Delivery>>,
     acked: Arc<Acked>,
     next: AtomicU64,
@@ -164,11 +167,15 @@ pub(super) struct Run {
 impl Run {
     /// Prepares the sink and starts a writer.
     pub(super) async fn start(sink: &Arc<dyn Sink>) -> Self {
-        let cx = context();
+        Self::start_with(sink, context()).await
+    }
+
+    /// The same with a state that is there.
+    pub(super) async fn start_with(sink: &Arc<dyn Sink>, cx: WriterContext) -> Self {
         sink.prepare(&cx).await.unwrap();
         let (sender, receiver) = mpsc::unbounded_channel();
-        let task = tokio::spawn(sink.writer(cx).run(receiver));
-        Self { sender: Some(sender), acked: Arc::default(), next: AtomicU64::new(0), task }
+        let task = tokio::spawn(sink.writer(cx.clone()).run(receiver));
+        Self { cx, sender: Some(sender), acked: Arc::default(), next: AtomicU64::new(0), task }
     }
 
     fn ack(&self) -> Ack {
@@ -199,6 +206,12 @@ impl Run {
     /// How many deliveries were acknowledged.
     pub(super) fn acked(&self) -> usize {
         self.acked.0.lock().unwrap().len()
+    }
+
+    /// The tables that are stopped: name, first row not taken, how many were not, why.
+    pub(super) fn stopped(&self) -> Vec<(String, Token, u64, String)> {
+        let stopped = self.cx.status.sink(&self.cx.sink).stopped().into_iter();
+        stopped.map(|((_, table), it)| (table, it.since, it.discarded_rows, it.error.to_string())).collect()
     }
 
     /// Waits until every delivery so far is acknowledged.

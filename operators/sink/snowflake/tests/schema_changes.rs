@@ -62,7 +62,12 @@ async fn changes_that_are_not_wanted_or_not_possible() {
         run.rows(rows_with(&more, &[insert(2, 0, 2, "y")], extra()));
         run.upper(2);
         if mode == "refuse" {
-            assert_eq!(run.failed().await.code.id, "SF0008");
+            run.settled().await;
+            let [(table, since, discarded, why)] = &run.stopped()[..] else { panic!("{:?}", run.stopped()) };
+            assert_eq!((table.as_str(), *since, *discarded), ("public.items", Token::new(2, 0), 1));
+            assert!(why.contains("SF0008") && why.contains("refuse"), "{why}");
+            run.finish().await.unwrap();
+            assert_eq!(rows(&server, "SELECT ID FROM RAW.REFUSES.ITEMS").await, ["1"]);
         } else {
             run.finish().await.unwrap();
             assert_eq!(rows(&server, "SELECT * EXCLUDE (\"_ETL_EXACT\") FROM RAW.IGNORES.ITEMS ORDER BY ID").await.len(), 2);
@@ -75,7 +80,9 @@ async fn changes_that_are_not_wanted_or_not_possible() {
     let mut other = (*items()).clone();
     other.columns[3].ty = ColumnType::Text;
     run.rows(as_text(&Arc::new(other), &[insert(2, 0, 2, "y")]));
-    assert_eq!(run.failed().await.code.id, "SF0008");
+    run.settled().await;
+    assert_eq!(run.stopped().len(), 1);
+    run.finish().await.unwrap();
 }
 
 /// Changes of a table whose column `n` is a text.
@@ -181,10 +188,14 @@ async fn what_cannot_be_known_of_existing_rows_is_copied_anew() {
             _ => batch(after, changes),
         };
         run.rows(changed(&[insert(2, 0, 3, "z")]));
-        let error = run.failed().await;
-        assert_eq!(error.code.id, "SF0008");
-        assert!(error.message.contains(why), "{schema}: {error}");
-        assert!(error.hint.as_deref().is_some_and(|h| h.contains("resync")), "{schema}");
+        run.settled().await;
+        let stopped = run.cx.status.stopped();
+        let [(.., stopped)] = &stopped[..] else { panic!("{schema}: {stopped:?}") };
+        assert_eq!((stopped.error.code.id, stopped.since), ("SF0008", Token::new(2, 0)));
+        assert!(stopped.error.message.contains(why), "{schema}: {}", stopped.error);
+        assert!(stopped.error.hint.as_deref().is_some_and(|h| h.contains("resync")), "{schema}");
+        run.finish().await.unwrap();
+        assert_eq!(rows(&server, &format!("SELECT ID, A FROM RAW.{schema}.ITEMS ORDER BY ID")).await, ["1 x", "2 y"], "{schema}");
         let run = Run::start(&sink).await;
         run.mark(Mark::SnapshotBegin { table: Arc::clone(after), lsn: 9, replaces: None });
         run.rows(changed(&[Change { op: Op::Read, ..insert(9, 0, 7, "new") }]));

@@ -76,8 +76,8 @@ impl Socket {
     /// The socket's low-water mark, where the system has one that works.
     pub(super) fn low_water(&self) -> Option<LowWater> {
         match self {
-            Self::Tcp(tcp) => LowWater::of(tcp),
-            Self::Tls(tls) => LowWater::of(tls.get_ref().0),
+            Self::Tcp(tcp) => LowWater::of(tcp, true),
+            Self::Tls(tls) => LowWater::of(tls.get_ref().0, false),
             Self::Unix(_) => None,
         }
     }

@@ -17,7 +17,9 @@ use super::wire::{Fields, Wire, garbled, header, tag};
 use super::writer::ReplicationWriter;
 use crate::contract::CodedError;
 use bytes::{BufMut, Bytes, BytesMut};
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, ReadHalf};
@@ -43,6 +45,7 @@ impl ReplicationStream {
     /// The two directions.
     pub(crate) fn split(self) -> (ReplicationReader, ReplicationWriter) {
         let low_water = self.wire.socket.low_water();
+        low_water.iter().for_each(LowWater::hold_little);
         let (read, write) = tokio::io::split(self.wire.socket);
         let doing: Arc<str> = format!("streaming changes from {}", self.place).into();
         let reader = ReplicationReader {
@@ -54,8 +57,7 @@ impl ReplicationStream {
             ended: false,
             low_water,
             marked: false,
-            gulp: Gulp::default(),
-            last: Instant::now(),
+            gulp: Gulp::new(Instant::now()),
             doing: Arc::clone(&doing),
         };
         (reader, ReplicationWriter::new(write, doing))
@@ -74,44 +76,56 @@ pub(crate) struct ReadChunk {
     pub(crate) ended: bool,
 }
 
-/// When to read late: many small reads in quick succession become one large one.
+/// When to read late: many small reads in quick succession become few large ones.
 ///
-/// The walsender flushes every few hundred bytes while it is busy, and each wake-up costs both sides system calls.
-/// After [`Gulp::STREAK`] small reads without a pause, a read waits until `low_water` bytes are there or `wait` has
-/// passed. A pause or a small gulp ends that, so that the first byte after silence is delivered at once.
-/// Unix sockets have no such mark and need none: they hold little, and a reader that waits stalls the walsender.
+/// The walsender sends every row by itself, and each that reaches a waiting reader costs both sides a wake-up. While
+/// traffic is high, a reader that has emptied the socket rests, then takes all that has come meanwhile. On the loopback
+/// the socket is small besides ([`LowWater::hold_little`]): once it is full, the walsender's rows are only appended to
+/// its own queue, which is the cheapest thing that can be done with them, and come over in large segments when
+/// there is room again. A rest that gave little ends it, so that the first byte after silence is delivered at once.
+/// Unix sockets hold too little: a reader that rests stalls the walsender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gulp {
-    low_water: u32,
-    wait: Duration,
-    streak: u32,
-}
-
-impl Default for Gulp {
-    fn default() -> Self {
-        Self { low_water: 64 << 10, wait: Duration::from_micros(200), streak: 0 }
-    }
+    on: bool,
+    /// The last read emptied the socket.
+    empty: bool,
+    /// Bytes read from `since` on.
+    bytes: usize,
+    since: Instant,
 }
 
 impl Gulp {
-    /// Small reads in a row that count as high traffic.
-    const STREAK: u32 = 16;
-    /// A gap that ends high traffic.
-    const PAUSE: Duration = Duration::from_millis(5);
-    /// A gulp below this was not worth its wait.
-    const TRICKLE: usize = 2 << 10;
+    /// How long a rest is.
+    const REST: Duration = Duration::from_millis(10);
+    /// Bytes within the time of a rest that make it worth to rest.
+    const BUSY: usize = 64 << 10;
+    /// A rest that gave less was not worth it.
+    const LITTLE: usize = 16 << 10;
+    /// A read that had to wait and gave less has emptied the socket.
+    const SHORT: usize = 32 << 10;
 
-    fn is_on(&self) -> bool {
-        self.low_water > 1 && self.streak >= Self::STREAK
+    fn new(now: Instant) -> Self {
+        Self { on: false, empty: false, bytes: 0, since: now }
     }
 
-    /// Takes note of a read and of the time since the one before.
-    fn note(&mut self, bytes: usize, since: Duration) {
-        if since > Self::PAUSE || (self.is_on() && bytes < Self::TRICKLE) {
-            self.streak = 0;
-        } else if bytes < self.low_water as usize {
-            self.streak = self.streak.saturating_add(1);
+    /// Whether to rest before the next read.
+    fn is_due(&self) -> bool {
+        self.on && self.empty
+    }
+
+    /// Takes note of a read: whether it emptied the socket, and whether the reader rested before it.
+    fn note(&mut self, bytes: usize, empty: bool, rested: bool, now: Instant) {
+        self.empty = empty;
+        if self.on {
+            self.on = !rested || bytes >= Self::LITTLE;
+            (self.bytes, self.since) = (0, now);
+            return;
         }
+        if now.duration_since(self.since) > Self::REST {
+            (self.bytes, self.since) = (0, now);
+        }
+        self.bytes += bytes;
+        self.on = self.bytes >= Self::BUSY;
     }
 }
 
@@ -130,18 +144,10 @@ pub(crate) struct ReplicationReader {
     /// The socket's low-water mark is raised.
     marked: bool,
     gulp: Gulp,
-    last: Instant,
     doing: Arc<str>,
 }
 
 impl ReplicationReader {
-    /// Sets when to read late: at most `wait` for at least `low_water` bytes while traffic is high. Default 64 KiB
-    /// and 200 µs; timers of the runtime are as fine as 1 ms, so a gulp of less may take that. `low_water` 0
-    /// delivers everything as it comes, as unix sockets always do.
-    pub(crate) fn set_gulp(&mut self, low_water: u32, wait: Duration) {
-        self.gulp = Gulp { low_water, wait, streak: 0 };
-    }
-
     /// Bytes of an unfinished message that are held here.
     pub(crate) fn buffered(&self) -> usize {
         self.buffer.len()
@@ -236,32 +242,37 @@ impl ReplicationReader {
             self.buffer.reserve(self.missing.min(self.buffer.len()).max(ROOM.min(max)));
         }
         let room = (self.buffer.capacity() - self.buffer.len()).min(max);
-        let (gulping, wait) = (self.gulp.is_on(), self.gulp.wait);
-        self.mark(gulping);
-        let read = if self.marked {
-            let timed = tokio::time::timeout(wait, self.socket.read_buf(&mut (&mut self.buffer).limit(room))).await;
-            match timed {
-                Ok(read) => read?,
-                Err(_) => {
-                    self.mark(false);
-                    self.socket.read_buf(&mut (&mut self.buffer).limit(room)).await?
-                }
+        let rested = self.gulp.is_due() && self.mark(true);
+        if rested {
+            tokio::time::sleep(Gulp::REST).await;
+        }
+        if self.marked {
+            let there = self.low_water.as_ref().map_or(Ok(None), |socket| socket.read(&mut self.buffer, room))?;
+            if let Some(read) = there {
+                self.gulp.note(read, read < room, rested, Instant::now());
+                return Ok(read);
             }
-        } else {
-            self.socket.read_buf(&mut (&mut self.buffer).limit(room)).await?
-        };
-        let now = Instant::now();
-        self.gulp.note(read, now.duration_since(self.last));
-        self.last = now;
+            self.mark(false);
+        }
+        let mut waited = false;
+        let mut room = (&mut self.buffer).limit(room);
+        let mut read = pin!(self.socket.read_buf(&mut room));
+        let read = poll_fn(|cx| {
+            let polled = read.as_mut().poll(cx);
+            waited |= polled.is_pending();
+            polled
+        });
+        let read = read.await?;
+        self.gulp.note(read, waited && read < Gulp::SHORT, rested, Instant::now());
         Ok(read)
     }
 
-    /// Raises or lowers the socket's low-water mark.
-    fn mark(&mut self, raise: bool) {
+    /// Raises or lowers the socket's low-water mark; whether it is raised.
+    fn mark(&mut self, raise: bool) -> bool {
         if let Some(low_water) = self.low_water.as_ref().filter(|_| self.marked != raise) {
-            let set = low_water.set(if raise { self.gulp.low_water } else { 1 });
-            self.marked = raise && set.is_ok();
+            self.marked = low_water.set(if raise { LowWater::HIGH } else { 1 }).is_ok() && raise;
         }
+        self.marked
     }
 }
 
@@ -270,24 +281,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gulps_start_with_a_streak_and_end_with_a_pause() {
-        let quick = Duration::from_micros(50);
-        let mut gulp = Gulp::default();
-        for _ in 0..Gulp::STREAK {
-            assert!(!gulp.is_on());
-            gulp.note(400, quick);
+    fn rests_begin_with_much_and_end_with_little() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut gulp = Gulp::new(start);
+        for millis in 0..1_000 {
+            gulp.note(500, true, false, at(millis));
+            assert!(!gulp.is_due(), "a thousand small reads in a second are no reason");
         }
-        assert!(gulp.is_on());
-        gulp.note(100 << 10, quick);
-        gulp.note(8 << 10, quick);
-        assert!(gulp.is_on(), "large gulps keep it");
-        let mut trickle = gulp;
-        trickle.note(400, quick);
-        assert!(!trickle.is_on(), "a small gulp ends it");
-        gulp.note(100 << 10, Duration::from_millis(6));
-        assert!(!gulp.is_on(), "a pause ends it");
-        let mut off = Gulp { low_water: 0, ..Gulp::default() };
-        (0..100).for_each(|_| off.note(1, quick));
-        assert!(!off.is_on());
+        for _ in 0..Gulp::BUSY / 500 {
+            assert!(!gulp.is_due());
+            gulp.note(500, true, false, at(1_001));
+        }
+        gulp.note(500, true, false, at(1_001));
+        assert!(gulp.is_due(), "the same within a moment are");
+        gulp.note(64 << 10, false, true, at(1_011));
+        assert!(!gulp.is_due(), "there is more");
+        gulp.note(400, true, false, at(1_011));
+        assert!(gulp.is_due(), "the socket is empty");
+        gulp.note(20 << 10, true, true, at(1_021));
+        assert!(gulp.is_due());
+        gulp.note(400, true, true, at(1_031));
+        assert!(!gulp.is_due(), "a rest for nothing ends it");
     }
 }

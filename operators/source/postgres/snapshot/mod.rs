@@ -21,7 +21,7 @@
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzz;
 mod plan;
-mod tuples;
+pub(super) mod tuples;
 
 pub(super) use self::plan::Planned;
 use self::plan::Unit;

@@ -20,7 +20,7 @@ const HEADER: usize = 19;
 
 /// The bytes are not a binary copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TupleError {
+pub(in crate::source::postgres) enum TupleError {
     /// They do not begin as one.
     #[error("it does not begin as a binary copy")]
     Header,
@@ -40,7 +40,7 @@ enum Place {
 }
 
 /// Finds tuples in bytes as they arrive.
-pub(super) struct Tuples {
+pub(in crate::source::postgres) struct Tuples {
     buffer: BytesMut,
     capacity: usize,
     /// Where the tuple being read begins.
@@ -53,7 +53,7 @@ pub(super) struct Tuples {
 
 impl Tuples {
     /// Chunks will be about `capacity` bytes.
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(in crate::source::postgres) fn new(capacity: usize) -> Self {
         Self { buffer: BytesMut::with_capacity(capacity), capacity, tuple: 0, inside: None, place: Place::Header, rows: Vec::new() }
     }
 
@@ -63,7 +63,7 @@ impl Tuples {
     }
 
     /// Takes bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), TupleError> {
+    pub(in crate::source::postgres) fn push(&mut self, bytes: &[u8]) -> Result<(), TupleError> {
         self.buffer.extend_from_slice(bytes);
         if self.place == Place::Header && !self.header()? {
             return Ok(());
@@ -131,7 +131,7 @@ impl Tuples {
     }
 
     /// Takes the whole tuples out. What is left is the beginning of the next.
-    pub(super) fn take(&mut self) -> (Bytes, Vec<(u32, u32)>) {
+    pub(in crate::source::postgres) fn take(&mut self) -> (Bytes, Vec<(u32, u32)>) {
         let whole = self.buffer.split_to(self.tuple).freeze();
         let begun = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(self.capacity));
         self.buffer.extend_from_slice(&begun);
@@ -143,7 +143,7 @@ impl Tuples {
     }
 
     /// Says whether the copy came to its end.
-    pub(super) fn end(&self) -> Result<(), TupleError> {
+    pub(in crate::source::postgres) fn end(&self) -> Result<(), TupleError> {
         if self.place == Place::End { Ok(()) } else { Err(TupleError::Early) }
     }
 }

@@ -247,3 +247,62 @@ async fn tables_that_are_new_between_two_runs_join_and_without_snapshots_only_st
     joined(&changes, &never, "public.n", 1).await;
     assert_eq!(changes.stop().await.tables["public.n"].len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renamed_table_that_is_not_copied_loses_no_change() {
+    let server = Postgres::start();
+    let client = server.database("shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION everything FOR ALL TABLES").await.unwrap();
+    let setup = quick(&server, json!({ "publication": "everything", "snapshot": { "mode": "never" } }));
+    let source = setup.start();
+    source.until("started", |replica| replica.upper.lsn > 0).await;
+    for sql in ["INSERT INTO t VALUES (1)", "ALTER TABLE t RENAME TO s", "INSERT INTO s VALUES (2)"] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    until("the old name is gone", || async { document(&setup, "public.t")["stage"] == "removed" }).await;
+    client.batch_execute("INSERT INTO s VALUES (3)").await.unwrap();
+    source.caught_up(&client).await;
+    // and in the next run
+    let before = source.stop().await;
+    client.batch_execute("INSERT INTO s VALUES (4)").await.unwrap();
+    let source = setup.start_after(before);
+    source.caught_up(&client).await;
+    let replica = source.stop().await;
+    let keys = |table: &str| replica.tables[table].keys().cloned().collect::<Vec<_>>();
+    assert_eq!((keys("public.t"), keys("public.s")), (vec!["1".to_owned()], vec!["2".into(), "3".into(), "4".into()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_and_a_copy_do_not_keep_credit_from_each_other() {
+    let server = Postgres::start_with(&["logical_decoding_work_mem=64kB"]);
+    let client = server.database("shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, filler text); CREATE PUBLICATION everything FOR ALL TABLES").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let spill = json!({ "folder": folder.path(), "memory": "64KiB" });
+    let mut setup = quick(&server, json!({ "publication": "everything", "spill": spill, "snapshot": { "workers": 1 } }));
+    // Enough for one piece of either, and not of both.
+    setup.credit = 300 << 10;
+    let source = setup.start();
+    source.until("copied", |replica| replica.log.contains(&"end public.t".to_owned())).await;
+    let locker = server.client("shop").await;
+    let fill = |table: &str| format!("INSERT INTO {table} SELECT i, repeat('y', 1000) FROM generate_series(1, 16000) i");
+    let made = format!("BEGIN; CREATE TABLE n (id int PRIMARY KEY, filler text); {}; COMMIT", fill("n"));
+    locker.batch_execute(&format!("{made}; BEGIN; LOCK TABLE n IN ACCESS EXCLUSIVE MODE")).await.unwrap();
+    source.until("the copy has begun", |replica| replica.log.contains(&"begin public.n".to_owned())).await;
+    // A transaction is replayed, and stands still where nothing becomes durable; then the copy wants credit too.
+    source.hold();
+    client.batch_execute(&fill("t")).await.unwrap();
+    source.until("the replay has begun", |replica| replica.tables["public.t"].len() > 100).await;
+    locker.batch_execute("COMMIT").await.unwrap();
+    let copies =
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE 'BEGIN ISOLATION LEVEL REPEATABLE READ%'";
+    until("the copy wants credit", || async { client.query_one(copies, &[]).await.unwrap().get::<_, i64>(0) == 1 }).await;
+    assert!(source.replica(|replica| replica.tables["public.t"].len()) < 16_000);
+    source.release();
+    joined(&source, &setup, "public.n", 1).await;
+    source.caught_up(&client).await;
+    let replica = source.stop().await;
+    for table in ["t", "n"] {
+        assert_eq!(replica.tables[&format!("public.{table}")], rows(&client, table, &["id", "filler"]).await, "{table}");
+    }
+}

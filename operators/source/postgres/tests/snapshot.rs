@@ -96,13 +96,23 @@ async fn an_unfinished_snapshot_starts_anew_and_a_finished_one_is_not_repeated()
     let source = setup.start();
     source.until("the first copy", |replica| replica.log.contains(&"end public.t".to_owned())).await;
     let first = source.replica(|replica| replica.tokens["public.t"][0].commit_lsn);
-    drop(source.crash().await);
+    assert_eq!(source.crash().await.replaced, [("public.t".to_owned(), None)]);
     client.batch_execute("INSERT INTO t VALUES (101)").await.unwrap();
-    // everything was sent, nothing was durable: the snapshot does not count
+    // everything was sent, and durable in a sink for all that the source knows: it does not count, and every later
+    // attempt says from which one on sinks remove what they have
+    let mut second = first;
+    for attempt in 2..4 {
+        let source = setup.start();
+        source.until("another copy", |replica| replica.log.contains(&"end public.t".to_owned())).await;
+        let again = source.replica(|replica| replica.tokens["public.t"][0].commit_lsn);
+        assert!(again > second);
+        second = again;
+        assert_eq!(source.crash().await.replaced, [("public.t".to_owned(), Some(first))], "attempt {attempt}");
+        client.batch_execute(&format!("INSERT INTO t VALUES ({attempt}00)")).await.unwrap();
+    }
     let source = setup.start();
-    source.until("the second copy", |replica| replica.log.contains(&"end public.t".to_owned())).await;
+    source.until("the last copy", |replica| replica.log.contains(&"end public.t".to_owned())).await;
     let second = source.replica(|replica| replica.tokens["public.t"][0].commit_lsn);
-    assert!(second > first);
     assert_eq!(source.status.phase().0, Phase::Snapshot);
     source.release();
     client.batch_execute("INSERT INTO t VALUES (102)").await.unwrap();

@@ -283,6 +283,38 @@ async fn a_restart_in_the_middle_repeats_the_same_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_in_the_middle_reads_nothing_past_what_is_left_out() {
+    let server = server(&[]);
+    let client = server.database("shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY, filler text)").await.unwrap();
+    let mut streamed = Streaming::new(&server, "streamed", "on", json!({}));
+    let _ = streamed.first().await.stop().await;
+    client.batch_execute("INSERT INTO t SELECT i, repeat('z', 500) FROM generate_series(1, 3000) i").await.unwrap();
+    let whole = current(&client).await;
+    client.batch_execute("INSERT INTO t VALUES (3001, 'later')").await.unwrap();
+    let there = current(&client).await;
+    // Two pieces of the transaction, and then enough to read on, but not for a third.
+    (streamed.setup.credit, streamed.setup.auto) = (600 << 10, false);
+    // Which of a stop and a read is met first is chance.
+    for _ in 0..12 {
+        let source = streamed.setup.start();
+        source.until("a part", |replica| replica.credit > 400 << 10).await;
+        let sent = "SELECT sent_lsn::text FROM pg_stat_replication WHERE state = 'streaming'";
+        until("what follows is sent", || async { lsn(&client, sent).await >= Some(there) }).await;
+        // What a wait has of its credit so far is given back with it.
+        until("the replay waits", || async { source.credit_left() == 0 }).await;
+        let tokens = source.stop_stalled().await.tokens.remove("public.t").unwrap();
+        assert!(tokens.iter().all(|token| token.commit_lsn < whole) && tokens.len() < 3000, "{} rows", tokens.len());
+        let confirmed = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'streamed'";
+        assert!(lsn(&client, confirmed).await < Some(whole), "what was left out is not confirmed");
+    }
+    streamed.setup.auto = true;
+    let source = streamed.setup.start();
+    source.caught_up(&client).await;
+    assert_eq!(source.stop().await.tables["public.t"], rows(&client, "t", &["id", "filler"]).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_two_phase_slot_is_refused() {
     let server = server(&[]);
     let client = server.database("shop").await;

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-ROUTES = ("hostname", "token", "pipe", "open", "rows", "status", "drop", "blob", "sql", "connector")
+ROUTES = ("hostname", "token", "pipe", "open", "rows", "status", "drop", "blob", "sql", "handle", "connector")
 """The route classes that latency and failures are set for; `*` means all of them."""
 
 TRANSPORTS: dict[tuple, asyncio.Transport] = {}
@@ -31,6 +31,7 @@ _PATTERNS = (
     (re.compile(r":bulk-channel-status$"), "status"),
     (re.compile(r":pipe-info$"), "pipe"),
     (re.compile(r"^/v2/streaming/databases/.*/channels/[^/]+$"), "open"),
+    (re.compile(r"^/api/v2/statements/"), "handle"),
     (re.compile(r"^/api/v2/statements"), "sql"),
     (re.compile(r"^/(session|queries|monitoring|fs_bucket)"), "connector"),
     (re.compile(r"^/local-snowflake-stage/"), "blob"),

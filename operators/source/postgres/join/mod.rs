@@ -14,22 +14,22 @@
 //! - The stream goes on beside all of it. It pauses only when the side stream is close behind, and then for a moment;
 //!   a copy that fails is tried again and stops nothing; what it has in flight takes at most half of the credit.
 
+mod choose;
+
 use super::assemble::Assembler;
-use super::catalog::{Catalog, Published};
+use super::catalog::Published;
 use super::config::SnapshotMode;
 use super::connect::Endpoint;
 use super::run::Run;
-use super::setup;
-use super::side::{Said, Side};
+use super::side::Said;
 use super::state::{Stage, TableProgress};
 use super::stream::{Known, Session};
-use super::survey::{Survey, Surveyed, readable};
-use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, Ts};
+use super::survey::Surveyed;
+use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, TableStatus, Ts};
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -235,7 +235,7 @@ impl Session<'_> {
             // A lost connection ends the session anyway.
             Event::Surveyed(Err(error)) => warn!(%error, "new tables were not looked for"),
             Event::Said(said) => self.said(said)?,
-            Event::Failed(error) => self.failed(&error),
+            Event::Failed(error) => self.failed(error),
             Event::Durable(upper) => {
                 if let Some(join) = &mut self.joins.current {
                     join.landed(upper);
@@ -271,161 +271,6 @@ impl Session<'_> {
     fn limit(&mut self, name: &str, id: u32, window: (u64, u64)) {
         self.known.insert(name.to_owned(), (id, window));
         self.run.assembler.limit(id, window);
-    }
-
-    fn look(&mut self) -> Result<(), CodedError> {
-        let now = Instant::now();
-        self.joins.looked = Some(now);
-        self.joins.look_at = now + self.run.settings.discovery.0;
-        let survey = Survey {
-            client: Arc::clone(&self.client),
-            endpoint: self.run.endpoint()?,
-            settings: self.run.settings.clone(),
-            standby: self.server.standby,
-            may_add: self.joins.add_at <= now,
-            known: self.known.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
-        };
-        self.joins.surveying = Some(Box::pin(survey.look()));
-        Ok(())
-    }
-
-    /// Compares what is published with what is known.
-    fn surveyed(&mut self, found: Surveyed) -> Result<(), CodedError> {
-        self.say_left_out(&found);
-        let (documents, requests) = (self.run.documents().tables()?, self.run.documents().requests()?);
-        let handed: BTreeSet<String> = self.run.handed.iter().flat_map(|handed| handed.tables.keys().cloned()).collect();
-        let mut changes: BTreeMap<String, TableProgress> = BTreeMap::new();
-        let mut wanted = Vec::new();
-        for table in &found.published {
-            let name = table.full_name();
-            if handed.contains(&name) {
-                continue;
-            }
-            let before = documents.get(&name);
-            let asked = requests.contains(&name);
-            let why = match before {
-                None => "it is new",
-                Some(known) if known.relation != table.id => "it was dropped and made anew",
-                Some(known) if known.stage == Stage::Copying => "its copy is not complete",
-                Some(known) if known.stage == Stage::Removed || known.membership.is_some_and(|m| m != table.membership) => {
-                    "it was out of the publication, or is in it with other rows or columns"
-                }
-                Some(_) if asked => "it was asked for",
-                Some(known) => {
-                    if known.membership.is_none() {
-                        changes.insert(name, TableProgress { membership: Some(table.membership), ..known.clone() });
-                    }
-                    continue;
-                }
-            };
-            let begun = before.is_some_and(|known| known.stage == Stage::Copying);
-            if self.run.settings.snapshot.mode == SnapshotMode::Never && !asked && !begun {
-                let snapshot = before.and_then(|known| known.snapshot_lsn);
-                changes.insert(name.clone(), TableProgress::streaming(table.id, Some(table.membership), snapshot));
-                self.limit(&name, table.id, (0, u64::MAX));
-                self.run.status.table(&name, |status| status.phase = Phase::Streaming);
-                continue;
-            }
-            wanted.push((table.clone(), why));
-        }
-        let published: BTreeSet<String> = found.published.iter().map(Published::full_name).collect();
-        for (name, known) in documents {
-            if !published.contains(&name) && !handed.contains(&name) && known.stage != Stage::Removed {
-                let gone = removed(known, found.position);
-                info!(table = name, "the table is no longer published, or no longer selected: its changes end");
-                if found.published.iter().any(|table| table.id == gone.relation) {
-                    // It has another name now, under which its changes come, or will.
-                    self.known.insert(name.clone(), (gone.relation, gone.window()));
-                } else {
-                    self.limit(&name, gone.relation, gone.window());
-                }
-                self.run.status.table(&name, |status| status.phase = Phase::Removed);
-                changes.insert(name, gone);
-            }
-        }
-        let in_vain: Vec<String> = requests.into_iter().filter(|name| !published.contains(name)).collect();
-        for name in &in_vain {
-            warn!(table = name, "the table was to be copied anew, and is not published: it will be when it is again");
-        }
-        if !changes.is_empty() || !in_vain.is_empty() {
-            self.run.documents().change(&changes, &in_vain)?;
-        }
-        self.choose(wanted, handed.len())
-    }
-
-    /// Starts to copy what is to be copied.
-    fn choose(&mut self, mut wanted: Vec<(Published, &str)>, handed: usize) -> Result<(), CodedError> {
-        let same = |join: &Join| {
-            let is_wanted = |table: &Published| wanted.iter().any(|(w, _)| (w.id, w.membership) == (table.id, table.membership));
-            join.tables.iter().all(is_wanted)
-        };
-        if self.joins.current.as_ref().is_some_and(|join| !same(join)) {
-            info!("a table that was being copied is no longer published as it was: the copy starts again");
-            self.joins.current = None;
-        }
-        let now = Instant::now();
-        self.joins.aside.retain(|_, until| *until > now);
-        wanted.retain(|(table, _)| {
-            let name = table.full_name();
-            match readable(table, &self.server) {
-                Ok(()) => !self.joins.aside.contains_key(&name),
-                Err(error) => {
-                    if self.joins.told.insert(name.clone()) {
-                        warn!(code = error.code.id, hint = error.hint, "a new table is left out until it can be read: {error}");
-                    }
-                    false
-                }
-            }
-        });
-        self.run.status.joining.store((wanted.len() + handed) as u64, Ordering::Relaxed);
-        if wanted.is_empty() || self.joins.current.is_some() || self.joins.retry_at > now {
-            if self.joins.retry_at > now {
-                self.joins.look_at = self.joins.look_at.min(self.joins.retry_at);
-            }
-            return Ok(());
-        }
-        for (table, why) in &wanted {
-            info!(table = table.full_name(), "the table will be copied beside the stream: {why}");
-        }
-        self.start(wanted.into_iter().map(|(table, _)| table).collect())
-    }
-
-    fn start(&mut self, tables: Vec<Published>) -> Result<(), CodedError> {
-        let run = &*self.run;
-        let (said, heard) = mpsc::unbounded_channel();
-        let (go, gone) = oneshot::channel();
-        let share = run.credits.share(LEAST_CREDIT);
-        let side = Side {
-            endpoint: run.endpoint()?,
-            server: self.server.clone(),
-            slot: run.settings.slot.clone(),
-            publication: run.settings.publication.clone(),
-            workers: run.settings.snapshot.workers,
-            connections: Arc::clone(&run.connections),
-            range_bytes: run.range_bytes,
-            catalog: Catalog::new(Arc::clone(&run.source), run.settings.keys.clone()),
-            tables: tables.clone(),
-            credits: share.clone(),
-            durable: run.durable.clone(),
-            status: Arc::clone(&run.status),
-            said,
-            go: gone,
-        };
-        let mut task = JoinSet::new();
-        task.spawn(side.run());
-        self.joins.current = Some(Join {
-            tables,
-            task,
-            said: heard,
-            go: Some(go),
-            described: None,
-            lsn: 0,
-            followed: None,
-            near: None,
-            share,
-            in_flight: VecDeque::new(),
-        });
-        Ok(())
     }
 
     fn said(&mut self, said: Said) -> Result<(), CodedError> {
@@ -502,7 +347,7 @@ impl Session<'_> {
     }
 
     /// A copy failed: later again. The stream does not stop for it.
-    fn failed(&mut self, error: &CodedError) {
+    fn failed(&mut self, error: CodedError) {
         let Some(join) = self.joins.current.take() else { return };
         let now = Instant::now();
         let names: Vec<String> = join.tables.iter().map(Published::full_name).collect();
@@ -515,29 +360,13 @@ impl Session<'_> {
             self.joins.look_at = now;
         }
         warn!(code = error.code.id, hint = error.hint, tables = names.join(", "), "copying new tables failed and is tried again: {error}");
-        names.iter().for_each(|name| self.run.status.table(name, |status| status.phase = Phase::Retrying));
+        let error = Arc::new(error);
+        let failed = |status: &mut TableStatus| {
+            status.phase = Phase::Retrying;
+            status.failed = (!error.is_transient()).then(|| Arc::clone(&error));
+        };
+        names.iter().for_each(|name| self.run.status.table(name, failed));
     }
-
-    fn say_left_out(&mut self, found: &Surveyed) {
-        if found.refused.is_some() {
-            self.joins.add_at = Instant::now() + RETRY.1;
-        }
-        let fresh: Vec<(String, String)> =
-            found.left_out.iter().filter(|(schema, name)| self.joins.told.insert(format!("{schema}.{name}"))).cloned().collect();
-        if fresh.is_empty() {
-            return;
-        }
-        match &found.refused {
-            Some(error) => warn!(code = error.code.id, hint = error.hint, "new tables were not added to the publication: {error}"),
-            None => setup::say_left_out(&self.run.settings, &fresh),
-        }
-    }
-}
-
-/// The document of a table that is gone: what was committed until now is still given.
-fn removed(known: TableProgress, position: u64) -> TableProgress {
-    let from_lsn = if known.stage == Stage::Copying { Some(u64::MAX) } else { known.from_lsn };
-    TableProgress { stage: Stage::Removed, from_lsn, until_lsn: Some(position), ..known }
 }
 
 #[cfg(test)]
@@ -552,13 +381,5 @@ mod tests {
         // a transaction goes on below: its rows are not late, since nothing but the order within an LSN is
         assert_eq!(clock.main(Ts::new(5, 6)), Ts::new(5, 6));
         assert_eq!(clock.main(Ts::after(5)), Ts::after(5));
-    }
-
-    #[test]
-    fn a_table_that_is_gone_gives_what_came_before() {
-        let streaming = TableProgress { from_lsn: Some(7), ..TableProgress::streaming(1, Some(2), Some(5)) };
-        assert_eq!(removed(streaming.clone(), 9).window(), (7, 9));
-        let window = removed(TableProgress { stage: Stage::Copying, ..streaming }, 9).window();
-        assert!((window.0..window.1).is_empty());
     }
 }
