@@ -1,11 +1,12 @@
 # make demo   the main job, on embedded defaults
 # make test   everything that must hold
+# make bench  the end-to-end measurements and docs/benchmarks.md, some 25 minutes; ARGS=--quick, or targets
 # make soak   random faults for MINUTES, from SEED on
 
 CARGO ?= cargo
 LOCAL_SNOWFLAKE := operators/testing/local_snowflake/run
 
-.PHONY: demo test test-matrix soak fuzz lint local-snowflake postgres
+.PHONY: demo test test-matrix soak fuzz lint bench local-snowflake postgres
 
 demo: postgres
 	$(LOCAL_SNOWFLAKE) --setup-only
@@ -45,6 +46,9 @@ test-matrix: postgres
 # Every parser of outside bytes under libFuzzer, MINUTES each; TARGETS selects some.
 fuzz:
 	operators/fuzz/run $(MINUTES) $(TARGETS)
+
+bench: postgres
+	benches/run $(ARGS)
 
 # A local Snowflake that keeps running: SQL and Snowpipe Streaming on port 8950.
 local-snowflake:

@@ -128,6 +128,7 @@ async fn measure(sources: usize, servers: usize, limit: u32, samples: &Samples) 
         status: Arc::clone(&status),
         source_status: status.source("wal"),
         stop: stop_end,
+        paused: watch::channel(false).1,
     };
     let run = tokio::spawn(source.run(cx));
     tokio::time::sleep(INTERVAL * 2).await;

@@ -103,7 +103,7 @@ fn sealed(chunks: &[RawRows], encoder: &mut Encoder, mut each: impl FnMut(RowBat
 fn check(chunks: &[RawRows]) {
     let mut ours = Vec::new();
     sealed(chunks, &mut Encoder::new(), |batch| ours.push(batch));
-    let ours = RowBatch::concat(&ours).expect("one schema");
+    let ours = RowBatch::concat(ours).expect("one schema");
     let mut at = 0;
     for raw in chunks {
         let theirs = boxed::encode(raw, &boxed::decode(raw));

@@ -30,3 +30,5 @@ pub mod testing;
 pub mod fuzzing;
 
 mod builtin;
+
+mod writable;

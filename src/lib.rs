@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pipeline.yaml ──config──> graph ──dataflow──> running pipeline
-//!                             └──cli──> validate, graph, describe, generate …
+//!                             └──cli──> validate, check, graph, status, describe, generate …
 //! ```
 //! A binary with operators of your own is this:
 //!
@@ -35,6 +35,10 @@ pub mod cli;
 pub mod demo;
 
 pub mod bench;
+
+pub mod preflight;
+
+pub mod verify;
 
 pub mod exit;
 

@@ -159,10 +159,10 @@ class Engine:
         done = measure(self.lab.server, self.words("--until", until), self.folder, self.env)
         lines = log(done.pop("errors"))
         streaming = next((line for line in lines if line.get("message") == "streaming"), None)
-        rows = sum(line.get("rows", 0) for line in lines if line.get("message") == "done")
-        # From when the stream was started, as the drain counts, to the end of the process.
-        seconds = done["end"] - at(streaming) if streaming else done["seconds"]
-        return {**done, "process_seconds": done["seconds"], "seconds": seconds, "changes": rows}
+        ended = [line for line in lines if line.get("message") == "done"]
+        # From when the stream was started, as the drain counts, until everything is durable and confirmed.
+        seconds = at(ended[-1]) - at(streaming) if streaming and ended else done["seconds"]
+        return {**done, "process_seconds": done["seconds"], "seconds": seconds, "changes": sum(line["rows"] for line in ended)}
 
 
 def log(text):

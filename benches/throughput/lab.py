@@ -6,7 +6,7 @@ Called by `benches/run`; how each figure is taken is in `benches/METHODOLOGY.md`
 import argparse
 import json
 import os
-import statistics
+import shutil
 import sys
 import tempfile
 import time
@@ -18,7 +18,7 @@ from contenders import Slots
 from server import Server
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-OUT = f"{ROOT}/target/bench"
+OUT = os.environ.get("ETL_STREAM_BENCH_OUT", f"{ROOT}/target/bench")
 
 
 class Lab:
@@ -31,11 +31,13 @@ class Lab:
         self.python = f"{OUT}/venv/bin/python"
         self.folder = tempfile.mkdtemp(prefix="work-", dir=OUT)
         self.server = self.slots = None
+        self.version = ""
 
     def start(self, settings=None):
         """A fresh server with the table."""
         self.stop()
         self.server = Server(settings)
+        self.version = self.server.version
         self.slots = Slots(self.server)
         self.server.sql(tables.SCHEMA)
 
@@ -83,6 +85,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="two rounds of a tenth of the changes: to see that it works")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison (default 5)")
     parser.add_argument("--scale", type=float, help="times the usual number of changes (default 1)")
+    parser.add_argument("--per", default="1,100,100000", help="rows a transaction that `stream` is measured with (default 1,100,100000)")
     parser.add_argument("--no-page", action="store_true", help="leave docs/benchmarks.md as it is")
     parser.add_argument("--page-only", action="store_true", help="measure nothing; write docs/benchmarks.md from target/bench")
     options = parser.parse_args()
@@ -117,15 +120,10 @@ def main():
                     say(f"  {'ok  ' if line['ok'] else 'MISS'} {line['what']}: {line['median']:.2f} ({line['low']:.2f} to {line['high']:.2f}), wanted {line['wanted']}")
         finally:
             lab.stop()
-            __import__("shutil").rmtree(lab.folder, ignore_errors=True)
+            shutil.rmtree(lab.folder, ignore_errors=True)
     if not options.no_page:
         page.write(OUT, f"{ROOT}/docs/benchmarks.md")
     return 1 if failed else 0
-
-
-def spread(values):
-    """The median and the extremes."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ def machine(lab):
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True).stdout.strip()
     facts = {
         "cores": os.cpu_count(), "processor": model, "kernel": platform.release(), "python": platform.python_version(), "etl-stream": commit,
-        "postgresql": lab.server.version if lab.server else "",
+        "postgresql": lab.version,
     }
     if os.path.exists(lab.python):
         listed = subprocess.run([lab.python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"], capture_output=True, text=True).stdout

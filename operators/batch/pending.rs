@@ -134,7 +134,7 @@ impl<C: Clone> Batcher<C> {
 
     fn seal(&mut self, at: usize, reason: SealReason, out: &mut Vec<Sealed<C>>) -> Result<(), ArrowError> {
         let Some(pending) = self.tables.remove(at) else { return Ok(()) };
-        let batch = RowBatch::concat(&pending.parts)?;
+        let batch = RowBatch::concat(pending.parts)?;
         // A limit that fell inside a transaction is moved back to its start, as long as half of the rows
         // stay: a reader of one batch then sees whole transactions.
         if matches!(reason, SealReason::Rows | SealReason::Bytes)

@@ -196,22 +196,25 @@ impl RowBatch {
         }
     }
 
-    /// Joins batches of one schema, in order.
+    /// Joins batches of one schema, in order; of each column, what was joined is let go before the next.
     ///
     /// # Errors
     /// When the arrays' types differ, or a column would pass 2 GiB of text.
-    pub fn concat(batches: &[Self]) -> Result<Self, ArrowError> {
-        let [first, rest @ ..] = batches else { return Err(ArrowError::InvalidArgumentError("no batch to join".into())) };
-        if rest.is_empty() {
-            return Ok(first.clone());
+    pub fn concat(mut batches: Vec<Self>) -> Result<Self, ArrowError> {
+        if batches.len() < 2 {
+            return batches.pop().ok_or_else(|| ArrowError::InvalidArgumentError("no batch to join".into()));
         }
-        let mut columns = Vec::with_capacity(first.columns.len());
-        for at in 0..first.columns.len() {
-            let parts: Vec<&dyn Array> = batches.iter().filter_map(|b| b.columns.get(at).map(AsRef::as_ref)).collect();
+        let table = Arc::clone(&batches[0].table);
+        let width = table.columns.len();
+        let mut columns = Vec::with_capacity(width);
+        for _ in 0..width {
+            let parts: Vec<ArrayRef> = batches.iter_mut().filter_map(|batch| batch.columns.pop()).collect();
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
             columns.push(concat(&parts)?);
         }
+        columns.reverse();
         let mut joined = Self {
-            table: Arc::clone(&first.table),
+            table,
             columns,
             ops: batches.iter().flat_map(|b| b.ops.iter().copied()).collect(),
             commit_lsn: batches.iter().flat_map(|b| b.commit_lsn.iter().copied()).collect(),
@@ -221,7 +224,7 @@ impl RowBatch {
             exact: Cells::default(),
         };
         let mut rows = 0;
-        for batch in batches {
+        for batch in &batches {
             joined.unchanged.append(rows, &batch.unchanged);
             joined.exact.append(rows, &batch.exact);
             rows += batch.len();

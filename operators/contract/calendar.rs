@@ -99,11 +99,15 @@ pub(crate) fn take_offset(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((if *sign == b'-' { -seconds } else { seconds }, rest))
 }
 
+const fn digits(value: u64) -> [u8; 2] {
+    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
+}
+
 /// Two digits or more.
 #[inline]
 fn write_two(value: u64, out: &mut Vec<u8>) {
     if value < 100 {
-        out.extend_from_slice(&[b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]);
+        out.extend_from_slice(&digits(value));
     } else {
         out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
@@ -116,11 +120,8 @@ pub(crate) fn write_date(day: i64, out: &mut Vec<u8>) -> bool {
     let bc = year <= 0;
     let year = if bc { 1 - year } else { year }.unsigned_abs();
     write_two(year / 100, out);
-    write_two(year % 100, out);
-    for part in [month, day] {
-        out.push(b'-');
-        write_two(part.into(), out);
-    }
+    let ([y, z], [m, n], [d, e]) = (digits(year % 100), digits(month.into()), digits(day.into()));
+    out.extend_from_slice(&[y, z, b'-', m, n, b'-', d, e]);
     bc
 }
 
@@ -128,19 +129,14 @@ pub(crate) fn write_date(day: i64, out: &mut Vec<u8>) -> bool {
 #[inline]
 pub(crate) fn write_time(micros: u64, out: &mut Vec<u8>) {
     write_two(micros / 3_600_000_000, out);
-    out.push(b':');
-    write_two(micros / 60_000_000 % 60, out);
-    out.push(b':');
-    write_two(micros / 1_000_000 % 60, out);
-    let mut fraction = micros % 1_000_000;
+    let ([m, n], [s, t]) = (digits(micros / 60_000_000 % 60), digits(micros / 1_000_000 % 60));
+    out.extend_from_slice(&[b':', m, n, b':', s, t]);
+    let fraction = micros % 1_000_000;
     if fraction > 0 {
-        out.push(b'.');
-        let mut unit = 100_000;
-        while fraction > 0 {
-            out.push(b'0' + (fraction / unit) as u8);
-            fraction %= unit;
-            unit /= 10;
-        }
+        let ([a, b], [c, d], [e, f]) = (digits(fraction / 10_000), digits(fraction / 100 % 100), digits(fraction % 100));
+        let text = [b'.', a, b, c, d, e, f];
+        let zeros = text.iter().rev().take_while(|digit| **digit == b'0').count();
+        out.extend_from_slice(&text[..text.len() - zeros]);
     }
 }
 

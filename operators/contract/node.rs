@@ -193,6 +193,12 @@ pub trait Operator: Send {
     /// When the table does not fit the settings (a column is missing, a type cannot be cast).
     fn schema(&mut self, table: &TableSchema) -> Result<TableSchema, CodedError>;
 
+    /// Whether every row of the table leaves as it came, by every output.
+    fn keeps(&mut self, table: &TableSchema) -> bool {
+        let _ = table;
+        false
+    }
+
     /// Handles one batch. `out_table` is what [`Operator::schema`] made of the batch's table.
     ///
     /// # Errors

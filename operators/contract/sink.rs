@@ -11,7 +11,9 @@
 //! is released only by [`Ack::durable`]; an `Ack` that is dropped otherwise leaves it held, so nothing is
 //! ever acknowledged by a failure.
 
-use super::{ByteSize, CodedError, DeadLetters, Mark, Period, PipelineStatus, RowBatch, StateStore, Ts};
+use super::{
+    ByteSize, CheckContext, Checks, CodedError, Contents, DeadLetters, Mark, Period, PipelineStatus, RowBatch, StateStore, TableSchema, Ts,
+};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -146,6 +148,17 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// Unreachable, unauthorised, missing privileges.
     async fn prepare(&self, cx: &WriterContext) -> Result<(), CodedError>;
+
+    /// Looks whether it could write these tables, and changes nothing.
+    async fn check(&self, cx: &CheckContext, tables: &[Arc<TableSchema>], checks: &mut Checks) {
+        let _ = (cx, tables, checks);
+    }
+
+    /// What it holds of a pipeline, to be read back; `None` where it cannot be.
+    fn contents(&self, pipeline: &str) -> Option<Box<dyn Contents>> {
+        let _ = pipeline;
+        None
+    }
 
     /// The rows of a pipeline that this sink was definitively refused; `None` where there can be none.
     fn dead_letters(&self, pipeline: &str) -> Option<Box<dyn DeadLetters>> {

@@ -10,7 +10,10 @@
 //! A source takes credit before it reads; the engine gives it back when the bytes are durable in every
 //! sink. `Durable` never passes a row that some sink has not made durable.
 
-use super::{CodedError, Connections, PipelineStatus, RawItem, SourceStatus, StateStore, Ts};
+use super::{
+    CheckContext, Checks, CodedError, Connections, Copied, Dropped, PipelineStatus, RawItem, SlotFacts, SourceStatus, StateStore,
+    TableSchema, Ts, WantTable,
+};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -199,6 +202,9 @@ pub struct SourceContext {
     pub source_status: Arc<SourceStatus>,
     /// Becomes true when the source must stop reading, end its stream, wait for `finished` and confirm.
     pub stop: watch::Receiver<bool>,
+    /// True while the source is not to read: what it has read goes on to the sinks and is confirmed, and its connection
+    /// is kept.
+    pub paused: watch::Receiver<bool>,
 }
 
 /// Gives rows.
@@ -212,4 +218,39 @@ pub trait Source: Send {
     /// # Errors
     /// Definite errors, and transient ones past their deadline.
     async fn run(self: Box<Self>, cx: SourceContext) -> Result<(), CodedError>;
+
+    /// Looks whether it could run, and changes nothing. Gives the tables that it would read, as far as they can be seen.
+    async fn check(&mut self, cx: &CheckContext, checks: &mut Checks) -> Vec<Arc<TableSchema>> {
+        let _ = (cx, checks);
+        Vec::new()
+    }
+
+    /// Copies the tables that are wanted, as they stand at one point of its log, beside whatever runs. `None`: it
+    /// cannot. `node` is the source's name.
+    ///
+    /// # Errors
+    /// When they cannot be copied, or `out` takes no more.
+    async fn copy(&mut self, node: &Arc<str>, want: &WantTable<'_>, out: &mut dyn ChunkSender) -> Result<Option<Copied>, CodedError> {
+        let _ = (node, want, out);
+        Ok(None)
+    }
+
+    /// The replication slots of its server that are its own or have a name of this program's; nothing for a source
+    /// that has none.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    async fn slots(&mut self) -> Result<Vec<SlotFacts>, CodedError> {
+        Ok(Vec::new())
+    }
+
+    /// Drops a slot that nobody uses and, if that is asked for, the publication that goes with it: the source's own, or
+    /// the one that has the slot's name.
+    ///
+    /// # Errors
+    /// When the slot is in use, or the server refuses.
+    async fn drop_slot(&mut self, slot: &str, publication: bool) -> Result<Dropped, CodedError> {
+        let _ = (slot, publication);
+        Ok(Dropped { slot: None, publication: None })
+    }
 }

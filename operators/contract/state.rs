@@ -35,6 +35,12 @@ impl StateKey {
         Self::table(pipeline, &Self::resync_node(source), table)
     }
 
+    /// The key of the mark that a source is not to read; the document says why.
+    #[must_use]
+    pub fn paused(pipeline: &str, source: &str) -> Self {
+        Self::node(pipeline, &format!("{source}/paused"))
+    }
+
     /// The node under which such requests of a source are listed.
     #[must_use]
     pub fn resync_node(source: &str) -> String {

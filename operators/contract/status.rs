@@ -2,9 +2,15 @@
 //! display, `/api/v1/status` and the metrics page.
 
 use super::{CodedError, Connections, Token, WalServer};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How finely the time is told for which a source lags.
+const HEARD_EVERY: Duration = Duration::from_secs(1);
+/// How many positions are remembered for that.
+const HEARD_MOST: usize = 512;
 
 /// What a source or table is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +22,8 @@ pub enum Phase {
     Snapshot,
     /// Following the log.
     Streaming,
+    /// Not reading, since somebody asked for that.
+    Paused,
     /// Waiting to try again.
     Retrying,
     /// No longer published: its changes do not come.
@@ -32,6 +40,7 @@ impl Phase {
             Self::Starting => "starting",
             Self::Snapshot => "snapshot",
             Self::Streaming => "streaming",
+            Self::Paused => "paused",
             Self::Retrying => "retrying",
             Self::Removed => "removed",
             Self::Stopped => "stopped",
@@ -57,10 +66,14 @@ pub struct TableStatus {
 pub struct SourceStatus {
     phase: Mutex<(Phase, Option<String>)>,
     tables: Mutex<BTreeMap<String, TableStatus>>,
+    paused: Mutex<Option<String>>,
+    heard: Mutex<VecDeque<(u64, Instant)>>,
     /// The server's position, as last heard.
     pub server_lsn: AtomicU64,
     /// Everything before this LSN has been read.
     pub received_lsn: AtomicU64,
+    /// Everything before this LSN is durable in every sink.
+    pub durable_lsn: AtomicU64,
     /// The position confirmed to the server.
     pub confirmed_lsn: AtomicU64,
     /// Tables that are still to be copied beside the stream, those included that have not been looked for yet.
@@ -104,11 +117,70 @@ impl SourceStatus {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Says why it is paused, or that it is not.
+    pub fn set_paused(&self, why: Option<String>) {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why it is paused or about to be; nothing when it is not.
+    #[must_use]
+    pub fn paused(&self) -> Option<String> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes where the server's log ends.
+    pub fn heard(&self, lsn: u64) {
+        self.heard_at(lsn, Instant::now());
+    }
+
+    fn heard_at(&self, lsn: u64, now: Instant) {
+        self.server_lsn.fetch_max(lsn, Ordering::Relaxed);
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let confirmed = self.confirmed_lsn.load(Ordering::Relaxed);
+        while heard.front().is_some_and(|(lsn, _)| *lsn <= confirmed) {
+            heard.pop_front();
+        }
+        let news = heard.back().is_none_or(|(last, at)| lsn > *last && now.duration_since(*at) >= HEARD_EVERY);
+        if news && lsn > confirmed {
+            if heard.len() >= HEARD_MOST {
+                // Every other one: what is old is told less finely.
+                let mut keep = false;
+                heard.retain(|_| {
+                    keep = !keep;
+                    keep
+                });
+            }
+            heard.push_back((lsn, now));
+        }
+    }
+
+    /// For how long the server's log has gone past what is confirmed, as far as its position was asked for; nothing
+    /// when all of it is.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        self.lag_at(Instant::now())
+    }
+
+    fn lag_at(&self, now: Instant) -> Duration {
+        let confirmed = self.confirmed_lsn.load(Ordering::Relaxed);
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().find(|(lsn, _)| *lsn > confirmed).map_or(Duration::ZERO, |(_, at)| now.duration_since(*at))
+    }
+
     /// Bytes of log between the server's position and what is confirmed.
     #[must_use]
     pub fn lag_bytes(&self) -> u64 {
         self.server_lsn.load(Ordering::Relaxed).saturating_sub(self.confirmed_lsn.load(Ordering::Relaxed))
     }
+}
+
+/// What one writer has been given and has not made durable yet.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Rows.
+    pub rows: AtomicU64,
+    /// Commit time of the first of them, in microseconds since 1970-01-01 00:00:00 UTC; 0 when there is none.
+    pub oldest: AtomicI64,
 }
 
 /// A table that a sink does not take any more, while it takes the others.
@@ -125,6 +197,7 @@ pub struct StoppedTable {
 /// One sink.
 #[derive(Debug, Default)]
 pub struct SinkStatus {
+    pending: Mutex<Vec<Arc<Pending>>>,
     /// By source and `schema.table`.
     stopped: Mutex<BTreeMap<(String, String), StoppedTable>>,
     /// Rows durable.
@@ -140,6 +213,27 @@ pub struct SinkStatus {
 }
 
 impl SinkStatus {
+    /// Where one writer's rows are counted.
+    #[must_use]
+    pub fn writer(&self) -> Arc<Pending> {
+        let pending = Arc::<Pending>::default();
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&pending));
+        pending
+    }
+
+    /// Rows that writers have and that are not durable.
+    #[must_use]
+    pub fn pending_rows(&self) -> u64 {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|p| p.rows.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The commit time of the oldest of them, in microseconds since 1970-01-01 00:00:00 UTC.
+    #[must_use]
+    pub fn oldest_pending(&self) -> Option<i64> {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.iter().map(|p| p.oldest.load(Ordering::Relaxed)).filter(|time| *time != 0).min()
+    }
+
     /// A table of a source is stopped (or, with `None`, goes on again).
     pub fn stop(&self, source: &str, table: &str, stopped: Option<StoppedTable>) {
         let mut all = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,6 +327,7 @@ impl PipelineStatus {
     pub fn sinks(&self) -> BTreeMap<String, Arc<SinkStatus>> {
         self.sinks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
     /// Sets what was last seen of a server.
     pub fn set_server(&self, server: Arc<WalServer>) {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&server.name), server);
@@ -269,5 +364,45 @@ impl PipelineStatus {
     #[must_use]
     pub fn connections(&self) -> Option<&Arc<Connections>> {
         self.connections.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_the_age_of_the_first_position_past_what_is_confirmed() {
+        let (status, start) = (SourceStatus::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let lag = |now| status.lag_at(at(now)).as_secs();
+        assert_eq!(lag(9), 0, "nothing was heard");
+        for (lsn, seconds) in [(10, 0), (10, 2), (20, 4), (30, 6)] {
+            status.heard_at(lsn, at(seconds));
+        }
+        for (confirmed, expected) in [(9, 10), (10, 6), (15, 6), (20, 4), (29, 4), (30, 0)] {
+            status.confirmed_lsn.store(confirmed, Ordering::Relaxed);
+            assert_eq!(lag(10), expected, "{confirmed}");
+        }
+        for second in 0..5_000 {
+            status.heard_at(100 + second, at(20 + second));
+        }
+        assert!(status.heard.lock().unwrap().len() <= HEARD_MOST);
+        assert_eq!(lag(5_020), 5_000, "the first is kept");
+        status.heard_at(5_101, at(5_020));
+        status.confirmed_lsn.store(5_099, Ordering::Relaxed);
+        assert_eq!(lag(5_021), 1);
+    }
+
+    #[test]
+    fn pending_is_summed_over_writers() {
+        let sink = SinkStatus::default();
+        let (a, b) = (sink.writer(), sink.writer());
+        assert_eq!((sink.pending_rows(), sink.oldest_pending()), (0, None));
+        a.rows.store(3, Ordering::Relaxed);
+        a.oldest.store(70, Ordering::Relaxed);
+        b.rows.store(4, Ordering::Relaxed);
+        b.oldest.store(60, Ordering::Relaxed);
+        assert_eq!((sink.pending_rows(), sink.oldest_pending()), (7, Some(60)));
     }
 }

@@ -98,6 +98,8 @@ pub struct WalSlot {
     pub sender: Option<WalSender>,
     /// Whether it retains more than the monitor's `retained_wal_limit`.
     pub over_limit: bool,
+    /// Whether the source that reads it is to be paused for that.
+    pub pause: bool,
 }
 
 /// A server, as of the last check.

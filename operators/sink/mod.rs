@@ -11,6 +11,7 @@ pub mod blackhole;
 pub mod file;
 pub mod json;
 pub mod line;
+pub mod members;
 pub mod snowflake;
 pub mod stdout;
 pub mod tally;

@@ -84,6 +84,7 @@ pub(super) async fn run(source: Box<dyn Source>, state: &Arc<MemoryState>, chunk
         status: Arc::new(PipelineStatus::default()),
         source_status: Arc::clone(&status),
         stop: stop_end,
+        paused: watch::channel(false).1,
     };
     source.run(cx).await?;
     assert_eq!(credits.left(), 4 << 20, "all credit came back");

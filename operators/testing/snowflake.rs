@@ -131,6 +131,22 @@ impl LocalSnowflake {
         answer.json().await.expect("the state is JSON")
     }
 
+    /// Waits until nothing is left to commit; what `discard: "later"` kept is then counted. Gives the counts.
+    ///
+    /// # Panics
+    /// When that takes longer than half a minute.
+    pub async fn settle(&self) -> serde_json::Value {
+        let answer = self.post("/_local/settle", &serde_json::Value::Null).await;
+        assert!(answer.status().is_success(), "the server is busy for too long");
+        answer.json::<serde_json::Value>().await.expect("the answer is JSON")["counted"].take()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
     async fn post(&self, path: &str, body: &serde_json::Value) -> reqwest::Response {
         let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(&self.token).json(body);
         request.header("X-Snowflake-Authorization-Token-Type", "KEYPAIR_JWT").send().await.expect("the server answers")

@@ -212,6 +212,10 @@ impl Operator for Cast {
         Ok(cast)
     }
 
+    fn keeps(&mut self, table: &TableSchema) -> bool {
+        self.config.plan(table).is_ok_and(|cast| cast.is_empty())
+    }
+
     fn apply(&mut self, mut batch: RowBatch, out_table: &Arc<TableSchema>, out: &mut Output) -> Result<(), CodedError> {
         let config = &self.config;
         let plan = self.plans.get(&batch.table, |table| config.plan(table))?;

@@ -82,6 +82,10 @@ impl Operator for Filter {
         Ok(table.clone())
     }
 
+    fn keeps(&mut self, table: &TableSchema) -> bool {
+        !acts_on(&self.tables, table)
+    }
+
     fn apply(&mut self, mut batch: RowBatch, out_table: &Arc<TableSchema>, out: &mut Output) -> Result<(), CodedError> {
         let (tables, predicate) = (&self.tables, &self.predicate);
         let bound = self.plans.get(&batch.table, |table| plan(tables, predicate, table))?;

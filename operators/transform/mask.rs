@@ -246,6 +246,10 @@ impl Operator for Mask {
         Ok(masked)
     }
 
+    fn keeps(&mut self, table: &TableSchema) -> bool {
+        plan(&self.tables, &self.rules, table).is_ok_and(|masked| masked.is_empty())
+    }
+
     fn apply(&mut self, mut batch: RowBatch, out_table: &Arc<TableSchema>, out: &mut Output) -> Result<(), CodedError> {
         let (tables, rules) = (&self.tables, &self.rules);
         let masked = self.plans.get(&batch.table, |table| plan(tables, rules, table))?;

@@ -111,6 +111,10 @@ impl Operator for Project {
         Ok(TableSchema { columns: kept.iter().map(|at| table.columns[*at].clone()).collect(), ..table.clone() })
     }
 
+    fn keeps(&mut self, table: &TableSchema) -> bool {
+        self.config.plan(table).is_ok_and(|kept| kept.len() == table.columns.len())
+    }
+
     fn apply(&mut self, batch: RowBatch, out_table: &Arc<TableSchema>, out: &mut Output) -> Result<(), CodedError> {
         let config = &self.config;
         let kept = self.plans.get(&batch.table, |table| config.plan(table))?;

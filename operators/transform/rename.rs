@@ -111,6 +111,10 @@ impl Operator for Rename {
         Ok(renamed)
     }
 
+    fn keeps(&mut self, table: &TableSchema) -> bool {
+        self.schema(table).is_ok_and(|renamed| renamed == *table)
+    }
+
     fn apply(&mut self, mut batch: RowBatch, out_table: &Arc<TableSchema>, out: &mut Output) -> Result<(), CodedError> {
         batch.table = Arc::clone(out_table);
         out.send(batch);

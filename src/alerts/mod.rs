@@ -2,12 +2,10 @@
 //!
 //! ```text
 //! status ──reading──> rules ──life──> Notification ──notify──> webhook
-//!             ^                └──> /api/v1/status, metrics
-//!         freshness
+//!                              └──> /api/v1/alerts, metrics
 //! ```
 //! A look reads what nodes have written into the status; it waits for nobody, and nobody waits for it.
 
-mod freshness;
 mod hint;
 mod life;
 mod reading;
@@ -21,7 +19,6 @@ use crate::Kind;
 use crate::graph::Graph;
 use crate::notify::Notifiers;
 use etl_stream_operators::contract::{CodedError, PipelineStatus, StateStore};
-use freshness::Freshness;
 use rules::Alerts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,7 +48,7 @@ impl Watching {
             return Ok(Self { task: None });
         }
         let notifiers = Notifiers::start(&graph.pipeline, &graph.notifiers, &graph.folder)?;
-        let alerts = Alerts::new(&graph.pipeline, &graph.alerts, Freshness::new(reach(graph)), Arc::clone(state))?;
+        let alerts = Alerts::new(&graph.pipeline, &graph.alerts, reach(graph), Arc::clone(state))?;
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(look(alerts, notifiers, Arc::clone(status), stopped));
         Ok(Self { task: Some((task, stop)) })
@@ -70,8 +67,10 @@ impl Watching {
 }
 
 /// The sources that reach each sink.
-fn reach(graph: &Graph) -> BTreeMap<String, Vec<String>> {
-    let mut reach: BTreeMap<String, Vec<String>> = BTreeMap::new();
+type Reach = BTreeMap<String, Vec<String>>;
+
+fn reach(graph: &Graph) -> Reach {
+    let mut reach = Reach::new();
     for source in graph.sources() {
         for node in graph.reachable(source).into_iter().filter_map(|at| graph.nodes.get(at)).filter(|node| node.kind == Kind::Sink) {
             let name = graph.nodes.get(source).map(|node| node.name.to_string());

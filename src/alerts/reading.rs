@@ -4,8 +4,9 @@
 //! A value that is not known now (the server's last check failed, or the monitor has not looked yet) is visited as not
 //! known; what is not there any more is not visited.
 
-use super::freshness::Freshness;
+use super::Reach;
 use crate::config::{Metric, Reading, SubjectKind};
+use crate::server::status::freshness;
 use etl_stream_operators::contract::{PipelineStatus, SinkStatus, SourceStatus, WalServer, WalSlot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,9 +53,9 @@ impl Snapshot {
         Self { sources: status.sources(), sinks: status.sinks(), servers: status.servers(), now }
     }
 
-    /// The sources.
-    pub(super) fn sources(&self) -> &BTreeMap<String, Arc<SourceStatus>> {
-        &self.sources
+    /// Age of the oldest change that a source's sinks do not all have, in seconds.
+    fn lag(&self, source: &str) -> f64 {
+        self.sources.get(source).map_or(0.0, |source| source.lag().as_secs_f64())
     }
 
     /// Whether a server has been checked.
@@ -63,7 +64,7 @@ impl Snapshot {
     }
 
     /// Visits every subject of a metric.
-    pub(super) fn visit<'a>(&'a self, metric: &Metric, freshness: &'a Freshness, mut visit: impl FnMut(Found<'a>)) {
+    pub(super) fn visit<'a>(&'a self, metric: &Metric, reach: &Reach, mut visit: impl FnMut(Found<'a>)) {
         let found = |name: &'a str, reading: Option<Reading>| Found { name, slot: None, detail: None, server: None, reading };
         match metric.subject {
             SubjectKind::Source if metric.monitored => {
@@ -87,7 +88,7 @@ impl Snapshot {
                     let reading = match metric.name {
                         "source.phase" => Reading::Word(source.phase().0.word().into()),
                         "source.lag" => count(source.lag_bytes()),
-                        _ => Reading::Number(freshness.of_source(name, self.now)),
+                        _ => Reading::Number(self.lag(name)),
                     };
                     visit(found(name, Some(reading)));
                 }
@@ -99,7 +100,11 @@ impl Snapshot {
                         "sink.dead_letter_rows" => count(sink.dead_letter_rows.load(Ordering::Relaxed)),
                         "sink.stopped_tables" => count(sink.stopped().len() as u64),
                         "sink.retries" => count(sink.retries.load(Ordering::Relaxed)),
-                        _ => Reading::Number(freshness.of_sink(name, self.now)),
+                        _ => {
+                            // What it has been given and has not written, and what has not come so far.
+                            let lags = reach.get(name).into_iter().flatten().map(|source| self.lag(source));
+                            Reading::Number(lags.fold(freshness(sink), f64::max))
+                        }
                     };
                     visit(found(name, Some(reading)));
                 }

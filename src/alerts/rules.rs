@@ -4,7 +4,7 @@
 //! Pure but for the state store: the time and the status are given. What fires is kept in the state, so that a restart
 //! neither tells of it again nor forgets to say that it is over. A subject that is gone is taken as clear.
 
-use super::freshness::Freshness;
+use super::Reach;
 use super::hint::{hint, message};
 use super::life::{Event, Fired, Level, Life, Terms, step};
 use super::reading::{Found, Snapshot};
@@ -48,7 +48,7 @@ struct Rule {
 pub(super) struct Alerts {
     pipeline: Arc<str>,
     rules: Vec<Rule>,
-    freshness: Freshness,
+    reach: Reach,
     state: Arc<dyn StateStore>,
     looks: u64,
     /// When it was first looked.
@@ -96,7 +96,7 @@ impl Alerts {
     pub(super) fn new(
         pipeline: &Arc<str>,
         settings: &BTreeMap<String, AlertSettings>,
-        freshness: Freshness,
+        reach: Reach,
         state: Arc<dyn StateStore>,
     ) -> Result<Self, CodedError> {
         let rule = |(name, settings): (&String, &AlertSettings)| Rule {
@@ -109,7 +109,7 @@ impl Alerts {
             episodes: BTreeMap::new(),
         };
         let mut alerts =
-            Self { pipeline: Arc::clone(pipeline), rules: settings.iter().map(rule).collect(), freshness, state, looks: 0, began: None };
+            Self { pipeline: Arc::clone(pipeline), rules: settings.iter().map(rule).collect(), reach, state, looks: 0, began: None };
         let mut stale = Vec::new();
         for (key, document) in alerts.state.list(pipeline, NODE)? {
             if !alerts.restore(&key.table, &document) {
@@ -151,14 +151,13 @@ impl Alerts {
         self.looks += 1;
         let began = *self.began.get_or_insert(now);
         let snapshot = Snapshot::of(status, now);
-        self.freshness.look(snapshot.sources(), now);
         let mut told = Vec::new();
         let mut changes = Vec::new();
         let mut text = String::new();
         for rule in &mut self.rules {
             let metric = rule.settings.when.metric;
             let mut found_episodes: Vec<(String, Option<Level>)> = Vec::new();
-            snapshot.visit(metric, &self.freshness, |found| {
+            snapshot.visit(metric, &self.reach, |found| {
                 if !rule.covers(&found) {
                     return;
                 }

@@ -144,9 +144,12 @@ fn columns(column: usize, array: &dyn Array, cells: &mut [u64]) {
 pub(super) struct Way<'a> {
     /// Whether a row of these values passes.
     pub(super) passes: &'a dyn Fn(&[Value]) -> bool,
-    /// The column that is masked, and the text that stands for a value.
-    pub(super) mask: Option<(usize, &'a dyn Fn(&str) -> String)>,
+    /// What is masked.
+    pub(super) mask: Option<Masked<'a>>,
 }
+
+/// The column that is masked, and the text that stands for a value.
+pub(super) type Masked<'a> = (usize, &'a dyn Fn(&str) -> String);
 
 impl Way<'_> {
     /// Nothing becomes of them.

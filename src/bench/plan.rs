@@ -152,7 +152,7 @@ impl Setup {
             }),
             _ => json!({}),
         };
-        let input = if operators.as_object().is_some_and(|operators| operators.is_empty()) { "bench" } else { "hide" };
+        let input = if operators.as_object().is_some_and(serde_json::Map::is_empty) { "bench" } else { "hide" };
         let sink = match &self.to {
             To::File(path, format) => json!({ "type": "file", "inputs": [input], "path": path, "format": format }),
             To::Blackhole | To::Pipeline(_) => json!({ "type": "blackhole", "inputs": [input] }),

@@ -6,7 +6,7 @@
 
 use etl_stream_operators::contract::{Code, CodedError, Exit, StateKey, StateStore};
 use etl_stream_operators::failpoint;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -59,6 +59,39 @@ impl SqliteState {
             ))
             .map_err(|e| failed(e.to_string()))?;
         Ok(Self { connection: Mutex::new(connection), path: shown })
+    }
+
+    /// Opens a file that exists, to read it only.
+    ///
+    /// # Errors
+    /// `RUN0010` when it cannot be read, or is in use.
+    pub fn open_to_read(path: &Path) -> Result<Self, CodedError> {
+        let in_use = || {
+            CodedError::definite(STATE_OPEN, format!("state file \"{}\" is in use by another process", path.display()))
+                .hint("a process that runs the pipeline answers for it: look where it listens (`server` in the file, or --listen)")
+        };
+        Self::open_unless_in_use(path)?.ok_or_else(in_use)
+    }
+
+    /// Opens a file that exists, to read it only; `None` when another process has it.
+    ///
+    /// # Errors
+    /// `RUN0010` when it cannot be read.
+    pub fn open_unless_in_use(path: &Path) -> Result<Option<Self>, CodedError> {
+        let shown = path.display().to_string();
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
+            // A process that has the file keeps it for as long as it runs.
+            connection.busy_timeout(std::time::Duration::from_millis(200))?;
+            connection.query_row("SELECT count(*) FROM progress", [], |_| Ok(())).map(|()| connection)
+        });
+        match opened {
+            Ok(connection) => Ok(Some(Self { connection: Mutex::new(connection), path: shown })),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(None),
+            Err(error) => Err(CodedError::definite(STATE_OPEN, format!("state file \"{shown}\" was not read"))
+                .caused_by(error)
+                .hint("check the file's permissions, or set `state: { path: … }`")),
+        }
     }
 
     fn failed(&self, doing: &str, error: rusqlite::Error) -> CodedError {
@@ -148,7 +181,15 @@ mod tests {
         state.store(&[(source.clone(), Some(json!({"lsn": 2}))), (StateKey::node("p", "other"), Some(json!(0)))]).unwrap();
         let second = SqliteState::open(&path).err().expect("the file is locked");
         assert_eq!(second.code, STATE_OPEN);
+        assert!(SqliteState::open_unless_in_use(&path).unwrap().is_none());
+        assert_eq!(SqliteState::open_to_read(&path).err().map(|e| e.code), Some(STATE_OPEN));
         drop(state);
+        let before = std::fs::read(&path).unwrap();
+        let read = SqliteState::open_to_read(&path).unwrap();
+        assert_eq!(read.load(&source).unwrap(), Some(json!({"lsn": 2})));
+        assert!(read.store(&[(source.clone(), None)]).is_err());
+        drop(read);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
         let state = SqliteState::open(&path).unwrap();
         assert_eq!(state.list("p", "s").unwrap(), [(source.clone(), json!({"lsn": 2})), (table.clone(), json!("x"))]);
         state.store(&[(table.clone(), None)]).unwrap();

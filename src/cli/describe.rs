@@ -64,7 +64,7 @@ fn describe(node: &NodeType, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(120).set_header(header);
     for row in rows {

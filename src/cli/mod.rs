@@ -5,22 +5,32 @@
 //! ```
 
 mod bench;
+mod check;
 mod dead_letter;
 mod demo;
 mod describe;
 mod explain;
 mod generate;
 mod graph;
+mod init;
+mod pause;
 mod reference;
 mod resync;
 mod run;
+mod running;
 mod schema;
+mod slot;
+mod status;
+mod tap;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod top;
 mod validate;
+mod verify;
 
 use crate::Registry;
+use crate::checkpoint::Wish;
 use crate::exit::Failure;
 use crate::telemetry::logging::{self, LogFormat};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -73,8 +83,26 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     /// Check pipeline files without touching the network.
     Validate(validate::ValidateArgs),
+    /// Write a pipeline file to start from.
+    Init(init::InitArgs),
+    /// Look whether a pipeline could run: servers, privileges, slots, tables, sinks. Changes nothing.
+    Check(check::CheckArgs),
     /// Draw a pipeline.
     Graph(graph::GraphArgs),
+    /// Show what a running pipeline is doing.
+    Status(status::StatusArgs),
+    /// Watch a running pipeline.
+    Top(top::TopArgs),
+    /// Show rows as they leave a node of a running pipeline.
+    Tap(tap::TapArgs),
+    /// Have sources read no more until they are resumed; their servers keep the log.
+    Pause(pause::PauseArgs),
+    /// Have paused sources go on.
+    Resume(pause::PauseArgs),
+    /// Compare what sinks hold with what their sources have, row by row.
+    Verify(verify::VerifyArgs),
+    /// List or drop replication slots.
+    Slot(slot::SlotArgs),
     /// List or send again the rows that a sink was refused.
     DeadLetter(dead_letter::DeadLetterArgs),
     /// List the node types.
@@ -122,7 +150,16 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Demo(args) => args.run(),
         Command::Bench(args) => args.run(&mut shell),
         Command::Validate(args) => args.run(&mut shell),
+        Command::Init(args) => args.run(&mut shell),
+        Command::Check(args) => args.run(&mut shell),
         Command::Graph(args) => args.run(&mut shell),
+        Command::Status(args) => args.run(&mut shell),
+        Command::Top(args) => args.run(&mut shell),
+        Command::Tap(args) => args.run(&mut shell),
+        Command::Pause(args) => args.run(Wish::Pause, &mut shell),
+        Command::Resume(args) => args.run(Wish::Resume, &mut shell),
+        Command::Verify(args) => args.run(&mut shell),
+        Command::Slot(args) => args.run(&mut shell),
         Command::DeadLetter(args) => args.run(&mut shell),
         Command::List(args) => args.run(&mut shell),
         Command::Describe(args) => args.run(&mut shell),

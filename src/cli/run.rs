@@ -59,7 +59,7 @@ impl RunArgs {
             graph.engine.workers = usize::from(workers);
         }
         if let Some(Listen(address)) = self.listen {
-            graph.server = address.map(|listen| ServerSettings { listen });
+            graph.server = address.map(|listen| ServerSettings { listen, ..graph.server.unwrap_or_default() });
         }
         let options = RunOptions { until: self.until, shutdown_timeout: self.shutdown_timeout };
         Ok(dataflow::run(graph, options)?)

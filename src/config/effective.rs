@@ -24,7 +24,10 @@ pub(super) fn write(tree: &Tree, settings: &Settings, drafts: &[Draft], edges: &
     let path = settings.state.path.as_ref().map_or_else(|| format!(".etl-stream/{}.db", settings.name), |p| p.display().to_string());
     let _ = writeln!(writer.out, "state:\n  type: sqlite\n  path: {}", quoted(&path));
     match &settings.server {
-        Some(server) => _ = writeln!(writer.out, "server:\n  listen: \"{}\"", server.listen),
+        Some(server) => {
+            let tap = if server.tap { "\n  tap: true" } else { "" };
+            let _ = writeln!(writer.out, "server:\n  listen: \"{}\"{tap}", server.listen);
+        }
         None => writer.out.push_str("server: none\n"),
     }
     for kind in [Kind::Source, Kind::Operator, Kind::Sink] {

@@ -17,7 +17,7 @@ mod document;
 mod effective;
 mod interpolate;
 mod links;
-mod nodes;
+pub(crate) mod nodes;
 mod pipeline;
 mod problem;
 mod read;

@@ -65,7 +65,7 @@ pub(super) fn valid_name(name: &str) -> bool {
 }
 
 /// A name like `text` that may stand in a file.
-pub(super) fn make_name(text: &str) -> String {
+pub(crate) fn make_name(text: &str) -> String {
     let mut name: String =
         text.chars().map(|c| c.to_ascii_lowercase()).map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(MAX_NAME - 1).collect();
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) {

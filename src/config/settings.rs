@@ -56,11 +56,14 @@ pub struct ServerSettings {
     /// The address and port it listens on, such as `127.0.0.1:8080`.
     #[schemars(with = "String", regex(pattern = ":[0-9]+$"))]
     pub listen: SocketAddr,
+    /// Whether whoever reaches the server may see rows with `etl-stream tap`. Where it listens on a loopback address,
+    /// users of this machine who ask for values see them anyway.
+    pub tap: bool,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), tap: false }
     }
 }
 

@@ -84,7 +84,7 @@ pub struct Metric {
 
 const YES: &[&str] = &["true", "false"];
 const WAL_STATUS: &[&str] = &["reserved", "extended", "unreserved", "lost", "missing"];
-const PHASE: &[&str] = &["starting", "snapshot", "streaming", "retrying", "stopped"];
+const PHASE: &[&str] = &["starting", "snapshot", "streaming", "paused", "retrying", "stopped"];
 
 const fn metric(name: &'static str, subject: SubjectKind, unit: Unit, monitored: bool) -> Metric {
     Metric { name, subject, unit, monitored }

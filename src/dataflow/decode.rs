@@ -12,6 +12,7 @@
 
 use super::exchange::ByTable;
 use super::failure::Failures;
+use super::tap::Tap;
 use etl_stream_operators::contract::{Item, Items, RawItem, RawItems, RowBatch, Ts};
 use etl_stream_operators::encode::Encoder;
 use etl_stream_operators::failpoint;
@@ -26,15 +27,26 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::operate::FrontierInterest;
 
 /// Builds the operator.
-pub(crate) fn decode<'scope>(stream: Stream<'scope, Ts, RawItems>, node: Arc<str>, failures: Failures) -> Stream<'scope, Ts, Items> {
+pub(crate) fn decode<'scope>(
+    stream: Stream<'scope, Ts, RawItems>,
+    node: Arc<str>,
+    tap: Arc<Tap>,
+    failures: Failures,
+) -> Stream<'scope, Ts, Items> {
     if stream.scope().peers() > 1 {
-        build(stream, DistributorPact(ByTable::new), node, failures)
+        build(stream, DistributorPact(ByTable::new), node, tap, failures)
     } else {
-        build(stream, Pipeline, node, failures)
+        build(stream, Pipeline, node, tap, failures)
     }
 }
 
-fn build<'scope, P>(stream: Stream<'scope, Ts, RawItems>, pact: P, node: Arc<str>, failures: Failures) -> Stream<'scope, Ts, Items>
+fn build<'scope, P>(
+    stream: Stream<'scope, Ts, RawItems>,
+    pact: P,
+    node: Arc<str>,
+    tap: Arc<Tap>,
+    failures: Failures,
+) -> Stream<'scope, Ts, Items>
 where
     P: ParallelizationContract<Ts, RawItems>,
     P::Puller: timely::communication::Pull<Message<Ts, RawItems>>,
@@ -75,6 +87,7 @@ where
             give(&mut batches, &mut items);
             if !items.0.is_empty() {
                 failpoint::reach("decode.done");
+                tap.show(&items);
                 output.activate().session(&earliest).give_container(&mut items);
             }
         }

@@ -16,14 +16,17 @@ mod busy;
 mod decode;
 mod exchange;
 mod failure;
+mod limit;
 mod operator;
 mod options;
+mod pause;
 mod plan;
 mod run;
 mod signals;
 mod sink;
 mod source;
 mod supervise;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod until;
@@ -31,5 +34,7 @@ mod workers;
 
 pub use busy::Busy;
 pub use options::{RunOptions, Until};
+pub use pause::Pauses;
 pub(crate) use run::RUN_RUNTIME;
 pub use run::{Started, run, start, start_watched};
+pub use tap::{Tap, Taps};

@@ -10,6 +10,7 @@
 //! - Failure: an error or a panic keeps the capability, drops later input and is reported.
 
 use super::failure::Failures;
+use super::tap::Tap;
 use etl_stream_operators::contract::{CodedError, Item, Items, Operator, Output, TableSchema, Ts};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -63,14 +64,15 @@ impl Running {
     }
 }
 
-/// Builds the operator with so many outputs.
+/// Builds the operator with as many outputs as it has taps.
 pub(crate) fn operator<'scope>(
     stream: Stream<'scope, Ts, Items>,
     node: Arc<str>,
     operator: Box<dyn Operator>,
-    outputs: usize,
+    taps: Vec<Arc<Tap>>,
     failures: Failures,
 ) -> Vec<Stream<'scope, Ts, Items>> {
+    let outputs = taps.len();
     let mut builder = OperatorBuilder::new(format!("Operator {node}"), stream.scope());
     let mut input = builder.new_input(stream, Pipeline);
     builder.set_notify_for(0, FrontierInterest::Never);
@@ -99,6 +101,9 @@ pub(crate) fn operator<'scope>(
                     if !items.0.is_empty()
                         && let Some(capability) = capability.retain_least(output)
                     {
+                        if let Some(tap) = taps.get(output) {
+                            tap.show(items);
+                        }
                         port.activate().session(&capability).give_container(items);
                     }
                     items.0.clear();

@@ -8,16 +8,16 @@ use super::batch::batch;
 use super::decode::decode;
 use super::failure::Failures;
 use super::operator::operator;
-use super::sink::sink;
+use super::sink::{ToWriter, sink};
 use super::source::{LastUpper, SourceEnd, source};
+use super::tap::Tap;
 use etl_stream_operators::batch::Limits;
-use etl_stream_operators::contract::{CodedError, Delivery, Items, Operator, Pressure, Ts};
+use etl_stream_operators::contract::{CodedError, Items, Operator, Pressure, Ts};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use timely::dataflow::Stream;
 use timely::dataflow::operators::{Concatenate, ConnectLoop, Feedback};
 use timely::worker::Worker;
-use tokio::sync::mpsc;
 
 /// One for each worker, taken as it builds.
 pub(crate) type PerWorker<T> = Mutex<Vec<Option<T>>>;
@@ -26,7 +26,8 @@ pub(crate) type PerWorker<T> = Mutex<Vec<Option<T>>>;
 pub(crate) struct OperatorPlan {
     pub(crate) name: Arc<str>,
     pub(crate) inputs: Vec<(usize, usize)>,
-    pub(crate) outputs: usize,
+    /// One for each output.
+    pub(crate) taps: Vec<Arc<Tap>>,
     /// One for each worker.
     pub(crate) instances: PerWorker<Box<dyn Operator>>,
 }
@@ -37,7 +38,7 @@ pub(crate) struct SinkPlan {
     pub(crate) inputs: Vec<(usize, usize)>,
     pub(crate) limits: Limits,
     /// One for each worker, taken as it builds: what is left open here would keep a writer waiting.
-    pub(crate) writers: PerWorker<mpsc::UnboundedSender<Delivery>>,
+    pub(crate) writers: PerWorker<ToWriter>,
 }
 
 /// One source's dataflow.
@@ -49,6 +50,7 @@ pub(crate) struct Plan {
     pub(crate) end: Mutex<Option<SourceEnd>>,
     pub(crate) last: LastUpper,
     pub(crate) pressure: Arc<Pressure>,
+    pub(crate) tap: Arc<Tap>,
     /// By node index, so that a node comes after its inputs.
     pub(crate) operators: BTreeMap<usize, OperatorPlan>,
     pub(crate) sinks: BTreeMap<usize, SinkPlan>,
@@ -63,12 +65,12 @@ impl Plan {
         worker.dataflow_named::<Ts, _, _>(&format!("source {}", self.name), |scope| {
             let (handle, acks) = scope.feedback::<Items>(());
             let raw = source(scope, &self.name, acks, end);
-            let decoded = decode(raw, Arc::clone(&self.name), self.failures.clone());
+            let decoded = decode(raw, Arc::clone(&self.name), Arc::clone(&self.tap), self.failures.clone());
             let mut streams: HashMap<(usize, usize), Stream<'_, Ts, Items>> = HashMap::from([((self.node, 0), decoded)]);
             for (node, plan) in &self.operators {
                 let input = gather(scope, &streams, &plan.inputs);
                 let instance = take(&plan.instances, index);
-                let outputs = operator(input, Arc::clone(&plan.name), instance, plan.outputs, self.failures.clone());
+                let outputs = operator(input, Arc::clone(&plan.name), instance, plan.taps.clone(), self.failures.clone());
                 streams.extend(outputs.into_iter().enumerate().map(|(output, stream)| ((*node, output), stream)));
             }
             let mut progress = Vec::new();

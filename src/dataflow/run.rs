@@ -3,18 +3,21 @@
 use super::bridge::bridge;
 use super::busy::Busy;
 use super::failure::Failures;
+use super::limit;
 use super::options::RunOptions;
+use super::pause::Pauses;
 use super::plan::{OperatorPlan, Plan, SinkPlan, instances};
 use super::signals::Signals;
 use super::sink::deliveries;
 use super::source::SourceEnd;
 use super::supervise::{SourceTask, Supervisor, WriterTask};
+use super::tap::Taps;
 use super::workers::Workers;
 use crate::Kind;
 use crate::alerts::Watching;
 use crate::checkpoint::SqliteState;
 use crate::graph::{Graph, Node};
-use crate::server::{self, Server};
+use crate::server::{self, Served, Server};
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
     Code, CodedError, Connections, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
@@ -23,6 +26,7 @@ use futures::future::try_join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tracing::info;
 
 /// The runtime was not started.
@@ -58,8 +62,10 @@ pub fn run(graph: Graph, options: RunOptions) -> Result<(), CodedError> {
 pub struct Started {
     supervisor: Supervisor,
     status: Arc<PipelineStatus>,
+    pauses: Arc<Pauses>,
     stop: watch::Sender<bool>,
     alerts: Watching,
+    limits: JoinHandle<()>,
 }
 
 impl Started {
@@ -67,6 +73,12 @@ impl Started {
     #[must_use]
     pub fn status(&self) -> Arc<PipelineStatus> {
         Arc::clone(&self.status)
+    }
+
+    /// Pauses and resumes its sources.
+    #[must_use]
+    pub fn pauses(&self) -> Arc<Pauses> {
+        Arc::clone(&self.pauses)
     }
 
     /// Asks for a drain: read no more, make everything durable, confirm, end.
@@ -85,6 +97,9 @@ impl Started {
 
     async fn end(self, signals: Signals) -> Result<(), CodedError> {
         let result = self.supervisor.run(signals).await;
+        self.limits.abort();
+        // It has the state, which the next run may want to open.
+        let _ = self.limits.await;
         self.alerts.end().await;
         result
     }
@@ -136,6 +151,10 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
         built.push(graph.nodes[*source].parsed.source(&graph.context(&graph.nodes[*source]))?);
     }
 
+    let names = sources.iter().map(|source| &*graph.nodes[*source].name);
+    let pauses = Arc::new(Pauses::load(&graph.pipeline, Arc::clone(&state), Arc::clone(&status), names)?);
+    let taps = Arc::new(Taps::of(&graph));
+
     let mut plans = Vec::new();
     let mut writers = Vec::new();
     let mut tasks = Vec::new();
@@ -152,6 +171,7 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
             end: Mutex::new(Some(SourceEnd { bridge: receiver, credits: credits.clone(), durable, last: Arc::clone(&last) })),
             last: Arc::clone(&last),
             pressure: Arc::clone(credits.pressure()),
+            tap: taps.node(&node.name, &[]).swap_remove(0),
             operators: BTreeMap::new(),
             sinks: BTreeMap::new(),
             failures: failures.clone(),
@@ -161,14 +181,12 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
             let inputs = reached.inputs.iter().map(|input| (input.node, input.output)).collect();
             if reached.kind == Kind::Operator {
                 let instances = instances(workers, || reached.parsed.operator(&graph.context(reached)))?;
-                plan.operators.insert(
-                    index,
-                    OperatorPlan { name: Arc::clone(&reached.name), inputs, outputs: reached.outputs.len().max(1), instances },
-                );
+                let taps = taps.node(&reached.name, &reached.outputs);
+                plan.operators.insert(index, OperatorPlan { name: Arc::clone(&reached.name), inputs, taps, instances });
             } else if let Some(sink) = sinks.get(&index) {
                 let mut senders = Vec::new();
                 for worker in 0..workers {
-                    let (sender, deliveries) = deliveries();
+                    let (sender, deliveries) = deliveries(status.sink(&reached.name).writer());
                     senders.push(Some(sender));
                     let writer = sink.writer(writer_context(reached, node, worker));
                     writers.push(WriterTask { sink: Arc::clone(&reached.name), writer, deliveries, last: Arc::clone(&last) });
@@ -191,11 +209,13 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
             status: Arc::clone(&status),
             source_status: status.source(&node.name),
             stop: stopped.clone(),
+            paused: pauses.receiver(&node.name),
         };
         tasks.push(SourceTask { name: Arc::clone(&node.name), source, context, durable: durable_now });
     }
 
-    let server = Server::start(graph.server.map(|server| server.listen), &graph.pipeline, Arc::clone(&status), Arc::clone(&state)).await?;
+    let served = Served::new(&graph, Arc::clone(&status), Arc::clone(&state), Arc::clone(&pauses), taps);
+    let server = Server::start(graph.server, served).await?;
     let first_source = &graph.nodes[*sources.first().expect("a checked graph has a source")];
     try_join_all(sinks.iter().map(|(index, sink)| {
         let context = writer_context(&graph.nodes[*index], first_source, 0);
@@ -203,7 +223,8 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
     }))
     .await?;
     let alerts = Watching::start(&graph, &status, &state)?;
+    let limits = limit::watch(Arc::clone(&graph.pipeline), Arc::clone(&status), Arc::clone(&pauses));
     let workers = Workers::start(workers, plans, failures, busy)?;
     let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
-    Ok(Started { supervisor, status, stop, alerts })
+    Ok(Started { supervisor, status, pauses, stop, alerts, limits: tokio::spawn(limits) })
 }

@@ -14,9 +14,10 @@
 
 use super::bridge::AckQueue;
 use super::source::LastUpper;
-use etl_stream_operators::contract::{Ack, AckReport, Deliveries, Delivery, Item, Items, Ts};
+use etl_stream_operators::contract::{Ack, AckReport, Deliveries, Delivery, Item, Items, Pending, Ts};
 use etl_stream_operators::failpoint;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
@@ -25,13 +26,24 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::operate::FrontierInterest;
 use tokio::sync::mpsc;
 
+/// The way to a writer.
+pub(crate) struct ToWriter {
+    /// Takes deliveries.
+    pub(crate) sender: mpsc::UnboundedSender<Delivery>,
+    /// Says what is not durable yet.
+    pub(crate) pending: Arc<Pending>,
+}
+
+/// A delivery that is not durable.
+struct InFlight {
+    _held: Capability<Ts>,
+    rows: u64,
+    /// Commit time of its first row; 0 for a mark.
+    time: i64,
+}
+
 /// Builds the operator; what comes back carries only progress.
-pub(crate) fn sink<'scope>(
-    stream: Stream<'scope, Ts, Items>,
-    node: &str,
-    writer: mpsc::UnboundedSender<Delivery>,
-    last: LastUpper,
-) -> Stream<'scope, Ts, Items> {
+pub(crate) fn sink<'scope>(stream: Stream<'scope, Ts, Items>, node: &str, writer: ToWriter, last: LastUpper) -> Stream<'scope, Ts, Items> {
     let scope = stream.scope();
     let mut builder = OperatorBuilder::new(format!("Sink {node}"), scope);
     let mut input = builder.new_input(stream, Pipeline);
@@ -40,8 +52,11 @@ pub(crate) fn sink<'scope>(
     let (acks, done, waker) = AckQueue::new();
     waker.attach(scope.worker().sync_activator_for(builder.operator_info().address.to_vec()));
     builder.build(move |_| {
-        let mut writer = Some(writer);
-        let mut in_flight: HashMap<u64, Capability<Ts>> = HashMap::new();
+        let ToWriter { sender, pending } = writer;
+        let mut writer = Some(sender);
+        // In the order they came.
+        let mut in_flight: BTreeMap<u64, InFlight> = BTreeMap::new();
+        let mut rows = 0_u64;
         let mut next = 0_u64;
         let mut told = Ts::default();
         move |frontiers| {
@@ -52,7 +67,12 @@ pub(crate) fn sink<'scope>(
                 for item in items.0.drain(..) {
                     let Some(capability) = capability.retain_least(0) else { continue };
                     next += 1;
-                    in_flight.insert(next, capability);
+                    let (count, time) = match &item {
+                        Item::Rows(batch) => (batch.len() as u64, batch.commit_time.first().copied().unwrap_or(0)),
+                        Item::Mark(_) => (0, 0),
+                    };
+                    rows += count;
+                    in_flight.insert(next, InFlight { _held: capability, rows: count, time });
                     let ack = Ack::new(next, Arc::clone(&acks) as Arc<dyn AckReport>);
                     let delivery = match item {
                         Item::Rows(batch) => Delivery::Rows { batch, ack },
@@ -84,14 +104,17 @@ pub(crate) fn sink<'scope>(
             }
             while let Ok(id) = done.try_recv() {
                 failpoint::reach("sink.ack");
-                in_flight.remove(&id);
+                rows -= in_flight.remove(&id).map_or(0, |done| done.rows);
             }
+            pending.rows.store(rows, Ordering::Relaxed);
+            pending.oldest.store(in_flight.values().find(|it| it.rows > 0).map_or(0, |it| it.time), Ordering::Relaxed);
         }
     });
     progress
 }
 
-/// The writer's end of the queue.
-pub(crate) fn deliveries() -> (mpsc::UnboundedSender<Delivery>, Deliveries) {
-    mpsc::unbounded_channel()
+/// The way to a writer, and the writer's end of it.
+pub(crate) fn deliveries(pending: Arc<Pending>) -> (ToWriter, Deliveries) {
+    let (sender, deliveries) = mpsc::unbounded_channel();
+    (ToWriter { sender, pending }, deliveries)
 }

@@ -162,7 +162,7 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
     let mut sink = |number: usize, inputs: Vec<(usize, usize)>| {
         let mut senders = Vec::new();
         for worker in 0..workers {
-            let (sender, deliveries) = deliveries();
+            let (sender, deliveries) = deliveries(Arc::default());
             senders.push(Some(sender));
             tasks.push(tokio::spawn(write(number, deliveries, Arc::clone(&ledger), Random(seed * 31 + worker as u64 + 1))));
         }
@@ -178,7 +178,8 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
         end: Mutex::new(Some(SourceEnd { bridge, credits: credits.clone(), durable, last: Arc::clone(&last) })),
         last,
         pressure: Arc::clone(credits.pressure()),
-        operators: BTreeMap::from([(1, OperatorPlan { name: "half".into(), inputs: vec![(0, 0)], outputs: 1, instances })]),
+        tap: Arc::default(),
+        operators: BTreeMap::from([(1, OperatorPlan { name: "half".into(), inputs: vec![(0, 0)], taps: vec![Arc::default()], instances })]),
         sinks,
         failures: failures.clone(),
     };

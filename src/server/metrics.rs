@@ -1,5 +1,6 @@
 //! The metrics page: what nodes counted, and gauges read from the status when the page is asked for.
 
+use super::status::freshness;
 use etl_stream_operators::contract::{Phase, PipelineStatus};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -45,6 +46,8 @@ impl Page {
             gauge!("etl_stream_source_lag_bytes", &labels).set(source.lag_bytes() as f64);
             gauge!("etl_stream_source_confirmed_flush_lsn", &labels).set(source.confirmed_lsn.load(Ordering::Relaxed) as f64);
             gauge!("etl_stream_source_streaming", &labels).set(f64::from(u8::from(source.phase().0 == Phase::Streaming)));
+            gauge!("etl_stream_source_paused", &labels).set(f64::from(u8::from(source.paused().is_some())));
+            gauge!("etl_stream_source_lag_seconds", &labels).set(source.lag().as_secs_f64());
             gauge!("etl_stream_source_joining_tables", &labels).set(source.joining.load(Ordering::Relaxed) as f64);
             let rows: u64 = source.tables().values().map(|table| table.snapshot_rows).sum();
             counter!("etl_stream_snapshot_rows_total", &labels).absolute(rows);
@@ -55,6 +58,8 @@ impl Page {
             counter!("etl_stream_sink_committed_rows_total", &labels).absolute(sink.rows.load(Ordering::Relaxed));
             counter!("etl_stream_sink_sent_bytes_total", &labels).absolute(sink.bytes.load(Ordering::Relaxed));
             counter!("etl_stream_sink_rejected_rows_total", &labels).absolute(sink.rejected_rows.load(Ordering::Relaxed));
+            gauge!("etl_stream_sink_pending_rows", &labels).set(sink.pending_rows() as f64);
+            gauge!("etl_stream_sink_freshness_seconds", &labels).set(freshness(&sink));
             gauge!("etl_stream_sink_stopped_tables", &labels).set(stopped.iter().filter(|(sink, ..)| *sink == labels[1].1).count() as f64);
             counter!("etl_stream_sink_retries_total", &labels).absolute(sink.retries.load(Ordering::Relaxed));
         }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod benches;
 mod dead_letters;
 mod earlier_defects;
 mod examples;
@@ -13,6 +14,7 @@ mod order_operators;
 mod order_publications;
 mod pipelines;
 mod schema_changes;
+mod shell;
 mod snowflake;
 mod snowflake_refusals;
 mod tables;

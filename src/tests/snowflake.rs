@@ -168,6 +168,24 @@ async fn append_keeps_the_history() {
 }
 
 #[tokio::test]
+async fn a_history_has_one_snapshot_whatever_became_of_the_attempts_before() {
+    let (snowflake, postgres) = (snowflake().await, Postgres::start());
+    let client = postgres.database("shop").await;
+    client.batch_execute("CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders SELECT generate_series(1, 500)").await.unwrap();
+    let mut project = pipeline(&postgres, &snowflake, "write_mode: append");
+    // The second is whole and durable in the sink, and its source has not noted that.
+    for (at, point) in ["snapshot.end=kill@1", "snapshot.durable=kill@1", "snapshot.durable=kill@1"].iter().enumerate() {
+        project.env = vec![("ETL_STREAM_FAILPOINTS".into(), (*point).into())];
+        assert_eq!(project.run(&["run", "--until", "caught-up"]).status.code(), None, "{point}: it was killed");
+        client.batch_execute(&format!("DELETE FROM orders WHERE id = {}; INSERT INTO orders VALUES ({})", at + 1, at + 501)).await.unwrap();
+    }
+    project.env.clear();
+    project.succeeds(&["run", "--until", "caught-up"]);
+    let history = in_snowflake(&snowflake, "SELECT id FROM RAW.SHOP.ORDERS__CHANGES").await;
+    assert_same("orders", &history, &in_postgres(&client, "SELECT id FROM orders").await);
+}
+
+#[tokio::test]
 async fn sigterm_drains_and_merges() {
     let (snowflake, postgres) = (snowflake().await, Postgres::start());
     let client = postgres.database("shop").await;

@@ -14,6 +14,7 @@
 //! tried again and then ends the run, and nothing is acknowledged.
 
 mod codes;
+mod contents;
 mod encode;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -26,11 +27,14 @@ mod writer;
 
 pub use codes::{FILE_FAILED, FOLDER_LOCKED, FOLDER_OF_ANOTHER, FOLDER_UNUSABLE, ROWS_REFUSED, SETTING};
 
-use super::batch_limits;
+use super::{batch_limits, line::check_columns};
 use crate::contract::{
-    BatchSettings, BuildContext, ByteSize, CodedError, Findings, NodeConfig, Period, RetrySettings, Sink, SinkConfig, Writer, WriterContext,
+    BatchSettings, BuildContext, ByteSize, CheckContext, Checks, CodedError, Contents, Findings, NodeConfig, Period, RetrySettings, Sink,
+    SinkConfig, TableSchema, Writer, WriterContext,
 };
+use crate::writable::writable;
 use async_trait::async_trait;
+use contents::FolderContents;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fs::{self, File, TryLockError};
@@ -133,22 +137,40 @@ struct FileSink {
     lock: Mutex<Option<File>>,
 }
 
+fn unusable(root: &Path, error: std::io::Error) -> CodedError {
+    CodedError::definite(FOLDER_UNUSABLE, format!("folder \"{}\" could not be made or written", root.display()))
+        .hint("let the pipeline's user write there, or give the sink another `path`")
+        .caused_by(error)
+}
+
 /// Makes the folder and locks it.
 fn lock(root: &Path) -> Result<File, CodedError> {
-    let unusable = |error: std::io::Error| {
-        CodedError::definite(FOLDER_UNUSABLE, format!("folder \"{}\" could not be made or written", root.display()))
-            .hint("let the pipeline's user write there, or give the sink another `path`")
-            .caused_by(error)
-    };
-    fs::create_dir_all(root).map_err(unusable)?;
-    let file = File::options().create(true).truncate(false).write(true).open(root.join(LOCK)).map_err(unusable)?;
+    fs::create_dir_all(root).map_err(|e| unusable(root, e))?;
+    let file = File::options().create(true).truncate(false).write(true).open(root.join(LOCK)).map_err(|e| unusable(root, e))?;
+    hold(root, &file).map(|()| file)
+}
+
+fn hold(root: &Path, file: &File) -> Result<(), CodedError> {
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::Error(error)) => Err(unusable(error)),
+        Ok(()) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(unusable(root, error)),
         Err(TryLockError::WouldBlock) => {
             let message = format!("folder \"{}\" is being written by another pipeline or process", root.display());
             Err(CodedError::definite(FOLDER_LOCKED, message).hint("stop the other one, or give this sink another `path`"))
         }
+    }
+}
+
+/// Whether the folder could be made, written and locked; true: a process of the pipeline has it.
+fn free(root: &Path, runs: bool) -> Result<bool, CodedError> {
+    writable(root).map_err(|e| unusable(root, e))?;
+    match File::options().write(true).open(root.join(LOCK)) {
+        Ok(file) => match hold(root, &file) {
+            Err(error) if runs && error.code == FOLDER_LOCKED => Ok(true),
+            held => held.map(|()| false),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unusable(root, error)),
     }
 }
 
@@ -164,6 +186,22 @@ impl Sink for FileSink {
         let locked = locked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(locked);
         Ok(())
+    }
+
+    async fn check(&self, cx: &CheckContext, tables: &[Arc<TableSchema>], checks: &mut Checks) {
+        let root = &self.settings.root;
+        match free(root, cx.state.is_none()) {
+            Ok(true) => checks.fine(format!("folder \"{}\" is being written: the pipeline runs", root.display())),
+            Ok(false) => checks.fine(format!("folder \"{}\" can be written", root.display())),
+            Err(error) => checks.wrong(error),
+        }
+        for table in tables {
+            checks.take(check_columns(table));
+        }
+    }
+
+    fn contents(&self, _: &str) -> Option<Box<dyn Contents>> {
+        Some(Box::new(FolderContents(Arc::clone(&self.settings))))
     }
 
     fn writer(&self, cx: WriterContext) -> Box<dyn Writer> {

@@ -347,7 +347,7 @@ proptest::proptest! {
         let parts: Vec<RowBatch> = transactions.iter().zip(1..).map(|(rows, lsn)| batch("public", "t", lsn * 8, 0..*rows)).collect();
         let table = Arc::clone(&parts[0].table);
         let parts: Vec<RowBatch> = parts.into_iter().map(|part| RowBatch { table: Arc::clone(&table), ..part }).collect();
-        let rows = RowBatch::concat(&parts).expect("batches of one schema");
+        let rows = RowBatch::concat(parts).expect("batches of one schema");
         let mut acked = 0;
         for (size, crash, back) in processes.into_iter().chain([(4, usize::MAX, 0.5)]) {
             let start = (acked as f64 * back) as usize;

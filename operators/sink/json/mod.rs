@@ -12,6 +12,7 @@
 //! What is appended is valid JSON without a line break in it. No value is rounded: numbers that JSON
 //! readers would round are strings (see [`Dialect`]).
 
+mod fixed;
 mod float;
 mod interval;
 mod number;
@@ -20,6 +21,7 @@ mod oracle;
 mod string;
 mod time;
 
+pub(crate) use fixed::Fixed;
 pub use interval::interval_iso8601;
 pub use string::write_string;
 pub use time::{write_date, write_time, write_timestamp, write_timestamptz};
@@ -117,8 +119,24 @@ impl Formatter {
 /// Writes the rows of one table's schema. Made once, used for all its batches.
 #[derive(Clone, Debug)]
 pub struct RowWriter {
-    columns: Vec<(Box<[u8]>, Formatter)>,
+    columns: Vec<(Key, Formatter)>,
     dialect: Dialect,
+}
+
+/// `"name":`, and the same after a comma.
+#[derive(Clone, Debug)]
+struct Key {
+    first: Box<[u8]>,
+    next: Fixed<32>,
+}
+
+impl Key {
+    fn new(name: &str) -> Self {
+        let mut text = vec![b','];
+        write_string(name, &mut text);
+        text.push(b':');
+        Self { first: text[1..].into(), next: Fixed::new(&text) }
+    }
 }
 
 impl RowWriter {
@@ -129,13 +147,7 @@ impl RowWriter {
     #[must_use]
     pub fn new(table: &TableSchema, names: &[String], dialect: Dialect) -> Self {
         assert_eq!(table.columns.len(), names.len(), "each column has one key");
-        let prefix = |name: &str| {
-            let mut text = vec![b','];
-            write_string(name, &mut text);
-            text.push(b':');
-            text.into_boxed_slice()
-        };
-        let columns = table.columns.iter().zip(names).map(|(c, n)| (prefix(n), Formatter::of(&c.ty, dialect))).collect();
+        let columns = table.columns.iter().zip(names).map(|(c, n)| (Key::new(n), Formatter::of(&c.ty, dialect))).collect();
         Self { columns, dialect }
     }
 
@@ -146,8 +158,8 @@ impl RowWriter {
     #[must_use]
     pub fn bind<'a>(&'a self, batch: &'a RowBatch) -> BoundRows<'a> {
         assert_eq!(self.columns.len(), batch.columns.len(), "a writer serves batches of its own schema");
-        let columns = self.columns.iter().zip(&batch.columns).map(|((prefix, formatter), array)| BoundColumn {
-            prefix,
+        let columns = self.columns.iter().zip(&batch.columns).map(|((key, formatter), array)| BoundColumn {
+            key,
             nulls: array.nulls(),
             values: Values::new(*formatter, array),
         });
@@ -161,8 +173,7 @@ impl RowWriter {
 
 /// A column of a batch, downcast.
 struct BoundColumn<'a> {
-    /// `,"name":`
-    prefix: &'a [u8],
+    key: &'a Key,
     nulls: Option<&'a NullBuffer>,
     values: Values<'a>,
 }
@@ -186,15 +197,18 @@ impl BoundRows<'_> {
     /// # Panics
     /// When the batch has no such row.
     pub fn write_columns(&self, row: usize, out: &mut Vec<u8>) -> bool {
-        // The first member goes without its comma.
-        let mut skip = 1;
+        let mut any = false;
         for (at, column) in self.columns.iter().enumerate() {
             let null = column.nulls.is_some_and(|nulls| nulls.is_null(row));
             if null && self.unchanged.is_some_and(|cells| cells.get(row, at).is_some()) {
                 continue;
             }
-            out.extend_from_slice(&column.prefix[skip..]);
-            skip = 0;
+            if any {
+                column.key.next.write(out);
+            } else {
+                out.extend_from_slice(&column.key.first);
+                any = true;
+            }
             if !null {
                 column.values.write(row, out);
             } else if let Some(text) = self.exact.and_then(|cells| cells.get(row, at)) {
@@ -203,7 +217,7 @@ impl BoundRows<'_> {
                 out.extend_from_slice(b"null");
             }
         }
-        skip == 0
+        any
     }
 }
 

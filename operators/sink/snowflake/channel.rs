@@ -14,7 +14,8 @@ use super::classify::Verdict;
 use super::context::Shared;
 use super::errors::{SF_FENCED, SF_UNREACHABLE};
 use super::plan::TablePlan;
-use super::requests::{Frame, encode};
+use super::requests::{Frame, Requests};
+use super::shard::Share;
 use super::streaming::{ChannelStatus, Pipe};
 use crate::contract::{CodedError, RowBatch, Token};
 use crate::failpoint;
@@ -92,7 +93,7 @@ pub(super) struct Channel {
     name: String,
     continuation: String,
     position: Arc<Position>,
-    unacked: VecDeque<(Arc<TablePlan>, RowBatch)>,
+    unacked: VecDeque<(Arc<TablePlan>, Share)>,
     fenced: VecDeque<Instant>,
     /// Rejected rows as of the last opening.
     pub(super) rejected: u64,
@@ -163,15 +164,12 @@ impl Channel {
     /// Rows that are not known to be committed, up to a token that the service has worked up to.
     pub(super) fn unaccounted(&self, upto: Token) -> Vec<(Arc<TablePlan>, RowBatch)> {
         let after = self.position.committed();
-        let within = |rows: &RowBatch| {
-            let rows = rows.after(after);
-            rows.slice(0, rows.len() - rows.after(upto).len())
-        };
-        let rows = self.unacked.iter().map(|(plan, rows)| (Arc::clone(plan), within(rows)));
-        rows.filter(|(_, rows)| !rows.is_empty()).collect()
+        let rows = self.unacked.iter().map(|(plan, rows)| (plan, rows.after(after).upto(upto)));
+        rows.filter(|(_, rows)| !rows.is_empty()).map(|(plan, rows)| (Arc::clone(plan), rows.copy())).collect()
     }
 
-    fn prune(&mut self) {
+    /// Lets go of rows that are known to be committed.
+    pub(super) fn prune(&mut self) {
         let committed = self.position.committed();
         while self.unacked.front().is_some_and(|(_, rows)| rows.last_token().is_none_or(|last| last <= committed)) {
             self.unacked.pop_front();
@@ -179,9 +177,9 @@ impl Channel {
     }
 
     /// Appends rows that were encoded before; returns when they are accepted.
-    pub(super) async fn append(&mut self, plan: Arc<TablePlan>, rows: RowBatch, frames: Vec<Frame>) -> Result<(), CodedError> {
+    pub(super) async fn append(&mut self, plan: &Arc<TablePlan>, rows: Vec<Share>, frames: Vec<Frame>) -> Result<(), CodedError> {
         self.prune();
-        self.unacked.push_back((plan, rows));
+        self.unacked.extend(rows.into_iter().map(|rows| (Arc::clone(plan), rows)));
         if self.send(frames).await? { Ok(()) } else { self.repair().await }
     }
 
@@ -194,11 +192,11 @@ impl Channel {
             let sent = self.position.sent();
             let kept: Vec<_> = self.unacked.iter().cloned().collect();
             let frames = tokio::task::spawn_blocking(move || {
-                let mut frames = Vec::new();
+                let mut requests = Requests::default();
                 for (plan, rows) in kept {
-                    frames.extend(encode(&plan, rows.after(sent))?.frames);
+                    requests.add(&plan, &plan.landed(rows.batch().clone()), &rows.after(sent), &[])?;
                 }
-                Ok::<_, CodedError>(frames)
+                requests.finish()
             });
             let frames = frames.await.map_err(|e| CodedError::definite(SF_UNREACHABLE, self.doing("encoding rows of")).caused_by(e))??;
             if self.send(frames).await? {

@@ -3,6 +3,7 @@
 use super::dead_letter::DeadLetters;
 use super::http::Http;
 use super::names::{Naming, Targets};
+use super::pace::Pace;
 use super::progress::ProgressTable;
 use super::settings::SchemaChanges;
 use super::sql::Sql;
@@ -50,6 +51,10 @@ pub(super) struct Shared {
     pub(super) merges: Semaphore,
     /// Tables that send at once.
     pub(super) sends: Semaphore,
+    /// Rows of so many channels are encoded at once: one a core.
+    pub(super) encodes: Semaphore,
+    /// When to ask what is committed.
+    pub(super) pace: Pace,
     /// The settings.
     pub(super) options: Options,
 }

@@ -19,10 +19,13 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often a token may be refused in a row before the user is.
 const TOKENS: u32 = 3;
+/// How long a request is tried for which a user waits.
+const HURRY: Duration = Duration::from_secs(5);
 
 /// A token and how it is named to Snowflake.
 pub(super) trait Bearer: Sync {
@@ -138,6 +141,8 @@ impl Refusal {
 pub(super) struct Http {
     client: reqwest::Client,
     retry: RetrySettings,
+    /// Whether somebody waits for the answer, so that faults are not waited out.
+    hurried: AtomicBool,
     /// What it counts.
     pub(super) meter: Meter,
 }
@@ -157,7 +162,12 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| CodedError::definite(SF_UNREACHABLE, "the HTTP client was not made").caused_by(e))?;
-        Ok(Self { client, retry, meter })
+        Ok(Self { client, retry, hurried: AtomicBool::new(false), meter })
+    }
+
+    /// From here on requests are given up soon: a user waits for what comes of them.
+    pub(super) fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
     }
 
     /// Pauses between tries: exponential, with jitter, until the deadline.
@@ -169,7 +179,8 @@ impl Http {
             .with_jitter()
             .without_max_times()
             .build();
-        Pauses { pauses, deadline: Instant::now() + self.retry.give_up_after.0 }
+        let most = if self.hurried.load(Ordering::Relaxed) { HURRY } else { Duration::MAX };
+        Pauses { pauses, deadline: Instant::now() + self.retry.give_up_after.0.min(most) }
     }
 
     /// Sends a request until it is answered, refused, or given up. `build` gets the number of the try, from 0.

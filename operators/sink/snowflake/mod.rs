@@ -21,7 +21,10 @@
 
 mod account;
 mod channel;
+mod check;
 mod classify;
+mod compress;
+mod contents;
 mod context;
 mod ddl;
 mod dead_letter;
@@ -39,11 +42,13 @@ mod letter_folder;
 mod letter_table;
 mod merge;
 mod merger;
+mod metadata;
 mod meter;
 mod missing;
 mod names;
 mod narrow;
 mod opening;
+mod pace;
 mod plan;
 mod progress;
 mod refusal;

@@ -3,6 +3,7 @@
 use super::super::json::{Dialect, RowWriter};
 use super::errors::SF_NO_KEY;
 use super::names::{self, Naming, TableName};
+use super::narrow::narrow;
 use super::types::{SfType, may_be_exact, may_be_left_out};
 use crate::contract::{CodedError, RowBatch, TableSchema};
 use std::sync::Arc;
@@ -73,12 +74,12 @@ impl TablePlan {
         Ok(Self { schema: Arc::clone(schema), columns, key, names, written, rows, json_names, strict })
     }
 
-    /// The batch with the columns that are written.
-    pub(super) fn written(&self, batch: RowBatch) -> RowBatch {
-        match &self.written {
+    /// The batch as it lands: the columns that are written, as Snowflake's types can hold them.
+    pub(super) fn landed(&self, batch: RowBatch) -> RowBatch {
+        narrow(match &self.written {
             Some((less, kept)) => batch.project(Arc::clone(less), kept),
             None => batch,
-        }
+        })
     }
 
     /// Stored names of the key's columns.

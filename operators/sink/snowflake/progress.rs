@@ -166,6 +166,13 @@ impl ProgressTable<'_> {
         Ok(rows.iter().map(|row| read(row)).collect())
     }
 
+    /// Which table has which target, over all pipelines.
+    pub(super) async fn owners(&self) -> Result<Vec<(ProgressKey, String)>, CodedError> {
+        let query = format!("SELECT {COLUMNS}, \"TARGET\" FROM {}", self.name.sql());
+        let rows = self.sql.query("reading the bookkeeping table", &query, &[]).await?;
+        Ok(rows.iter().map(|row| (read(row).0, row.last().cloned().flatten().unwrap_or_default())).collect())
+    }
+
     /// Reads a row again.
     pub(super) async fn read(&self, key: &ProgressKey) -> Result<Option<Progress>, CodedError> {
         let query = format!("SELECT {COLUMNS} FROM {} WHERE {}", self.name.sql(), key.condition());

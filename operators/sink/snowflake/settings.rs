@@ -9,6 +9,7 @@ use super::key::Key;
 use super::letter_folder::LetterFolder;
 use super::meter::Meter;
 use super::names::{Naming, Targets, fold, template_problem};
+use super::pace::Pace;
 use super::sink::Snowflake;
 use super::sql::{Session, Sql};
 use super::streaming::Streaming;
@@ -25,7 +26,7 @@ use tokio::sync::Semaphore;
 /// Merges at once, over all tables of the sink.
 const MERGES: usize = 8;
 /// Tables that send at once.
-const SENDS: usize = 32;
+const SENDS: usize = 64;
 /// Channels a pipe may have.
 const MAX_CHANNELS: u16 = 64;
 
@@ -300,6 +301,8 @@ impl SinkConfig for SnowflakeConfig {
             dead_letters,
             merges: Semaphore::new(MERGES),
             sends: Semaphore::new(SENDS),
+            encodes: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            pace: Pace::default(),
             options: Options {
                 merge: self.write_mode == WriteMode::Merge,
                 soft: self.deletes == Deletes::Soft,

@@ -1,14 +1,15 @@
 //! The sink: reaches the account once, then makes a writer for each source and worker.
 
+use super::check::{Preflight, found_schemas, no_schema, no_warehouse};
+use super::contents::TargetContents;
 use super::context::Shared;
 use super::ddl::{complete_progress, create_progress};
 use super::dead_letter::DeadLetters as Place;
-use super::errors::SF_MISSING;
 use super::letter_table;
 use super::names::quote;
 use super::replay::Letters;
 use super::writer::SnowflakeWriter;
-use crate::contract::{BatchSettings, CodedError, DeadLetters, Sink, Writer, WriterContext};
+use crate::contract::{BatchSettings, CheckContext, Checks, CodedError, Contents, DeadLetters, Sink, TableSchema, Writer, WriterContext};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -27,25 +28,14 @@ impl Snowflake {
     /// Makes the schemas that are missing, when it may.
     async fn schemas(&self) -> Result<(), CodedError> {
         let naming = &self.shared.naming;
-        let database = quote(&naming.database);
-        let doing = format!("looking for the schemas of database {database}");
-        let query = format!("SELECT SCHEMA_NAME FROM {database}.INFORMATION_SCHEMA.SCHEMATA WHERE SCHEMA_NAME IN (?, ?)");
-        let found = self.shared.sql.query(&doing, &query, &[&naming.schema, &naming.landing_schema]).await.map_err(|error| {
-            if error.is_transient() || error.code.id != "SF0010" && error.code.id != "SF0004" {
-                return error;
-            }
-            CodedError::definite(SF_MISSING, format!("database {database} was not found, or the role may not use it"))
-                .hint(format!("CREATE DATABASE {database}; GRANT USAGE ON DATABASE {database} TO ROLE …"))
-                .caused_by(error)
-        })?;
+        let found = found_schemas(&self.shared).await?;
         for schema in [&naming.schema, &naming.landing_schema] {
-            if found.iter().any(|row| row.first().and_then(Option::as_ref) == Some(schema)) {
+            if found.contains(schema) {
                 continue;
             }
-            let name = format!("{database}.{}", quote(schema));
+            let name = format!("{}.{}", quote(&naming.database), quote(schema));
             if !self.shared.options.create_schema {
-                return Err(CodedError::definite(SF_MISSING, format!("schema {name} was not found, or the role may not use it"))
-                    .hint(format!("CREATE SCHEMA {name}, or set `create_schema: true`")));
+                return Err(no_schema(&name));
             }
             self.shared.sql.run_all(&format!("creating schema {name}"), &[format!("CREATE SCHEMA IF NOT EXISTS {name}")]).await?;
         }
@@ -67,8 +57,7 @@ impl Sink for Snowflake {
         let cell = |at: usize| rows.first().and_then(|row| row.get(at)?.as_deref());
         tracing::info!(version = cell(0), role = cell(1), warehouse = cell(2), "reached Snowflake");
         if shared.options.merge && cell(2).is_none() {
-            return Err(CodedError::definite(SF_MISSING, "there is no warehouse to merge with")
-                .hint("set `warehouse`, or give the user a DEFAULT_WAREHOUSE, and grant the role USAGE on it"));
+            return Err(no_warehouse());
         }
         self.schemas().await?;
         let progress = shared.naming.progress();
@@ -77,6 +66,16 @@ impl Sink for Snowflake {
             shared.sql.run_all("creating the table for dead letters", &[letter_table::create(name)]).await?;
         }
         Ok(())
+    }
+
+    async fn check(&self, cx: &CheckContext, tables: &[Arc<TableSchema>], checks: &mut Checks) {
+        Preflight { shared: &self.shared, cx, checks }.look(tables).await;
+    }
+
+    fn contents(&self, pipeline: &str) -> Option<Box<dyn Contents>> {
+        // Without a target there are no current rows, and the landing tables' history does not reach back to the first.
+        let contents = TargetContents { shared: Arc::clone(&self.shared), pipeline: pipeline.to_owned() };
+        self.shared.options.merge.then(|| Box::new(contents) as Box<dyn Contents>)
     }
 
     fn dead_letters(&self, pipeline: &str) -> Option<Box<dyn DeadLetters>> {

@@ -157,6 +157,12 @@ impl Streaming {
         Self { http, jwt, base, ingest: tokio::sync::OnceCell::new() }
     }
 
+    /// Sees whether there is an ingest host, and a token for it.
+    pub(super) async fn reach(&self) -> Result<(), CodedError> {
+        let (_, scoped) = self.ingest().await?;
+        scoped.token().await.map(|_| ()).map_err(|refusal| refusal.error("asking for a token of the ingest host"))
+    }
+
     /// Finds the ingest host, once.
     async fn ingest(&self) -> Result<&(url::Url, Scoped), CodedError> {
         let doing = "finding the ingest host";

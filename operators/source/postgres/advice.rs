@@ -43,20 +43,27 @@ pub(super) async fn left_out(client: &Client, settings: &Settings, comes: impl F
 
 /// Says which operations a publication leaves out.
 pub(super) async fn operations(client: &Client, publication: &str) -> Result<(), Error> {
+    if let Some((message, hint)) = absent_operations(client, publication).await? {
+        warn!("{message}: {hint}");
+    }
+    Ok(())
+}
+
+/// Which operations a publication leaves out, and the statement that changes it.
+pub(super) async fn absent_operations(client: &Client, publication: &str) -> Result<Option<(String, String)>, Error> {
     let sql = "SELECT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication WHERE pubname = $1";
-    let Some(row) = client.query_opt(sql, &[&publication]).await? else { return Ok(()) };
+    let Some(row) = client.query_opt(sql, &[&publication]).await? else { return Ok(None) };
     let mut absent = Vec::new();
     for (at, word) in ["inserts", "updates", "deletes", "truncates"].into_iter().enumerate() {
         if !row.try_get::<_, bool>(at)? {
             absent.push(word);
         }
     }
-    if !absent.is_empty() {
-        let absent = absent.join(", ");
-        let publication = identifier(publication);
-        warn!("publication {publication} leaves out {absent}, which do not arrive: ALTER PUBLICATION {publication} SET (publish = …)");
-    }
-    Ok(())
+    let publication = identifier(publication);
+    Ok((!absent.is_empty()).then(|| {
+        let message = format!("publication {publication} leaves out {}, which do not arrive", absent.join(", "));
+        (message, format!("ALTER PUBLICATION {publication} SET (publish = …)"))
+    }))
 }
 
 #[cfg(test)]

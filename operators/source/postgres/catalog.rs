@@ -77,6 +77,47 @@ pub(super) async fn numbered_candidates(client: &Client) -> Result<Vec<(u32, Str
     client.query(&sql, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
+/// A table that a publication could have.
+pub(super) struct Candidate {
+    /// As it would be published.
+    pub table: Published,
+    /// Whether the user owns it, or may act for its owner.
+    pub owned: bool,
+    /// Whether row level security hides rows of it from the user.
+    pub hidden: bool,
+    /// Whether it has a primary key that is checked at once.
+    pub keyed: bool,
+}
+
+/// The same with what the user may do with them.
+pub(super) async fn described_candidates(client: &Client) -> Result<Vec<Candidate>, Error> {
+    let sql = format!(
+        "SELECT c.oid, n.nspname::text, c.relname::text, c.relreplident, greatest(c.reltuples, 0)::float8, has_table_privilege(c.oid, 'SELECT'),
+                pg_has_role(c.relowner, 'USAGE'), row_security_active(c.oid),
+                EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate)
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND {USER_SCHEMAS}
+         ORDER BY 2, 3"
+    );
+    let rows = client.query(&sql, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            let table = Published {
+                id: row.try_get(0)?,
+                schema: row.try_get(1)?,
+                name: row.try_get(2)?,
+                identity: row.try_get::<_, i8>(3)?.cast_unsigned(),
+                estimated_rows: row.try_get::<_, f64>(4)? as u64,
+                columns: None,
+                row_filter: None,
+                readable: row.try_get(5)?,
+                membership: 0,
+            };
+            Ok(Candidate { table, owned: row.try_get(6)?, hidden: row.try_get(7)?, keyed: row.try_get(8)? })
+        })
+        .collect()
+}
+
 /// The tables that a publication has. A partitioned table is one table or its leaves, as the publication
 /// says (`publish_via_partition_root`).
 pub(super) async fn published(client: &Client, publication: &str) -> Result<Vec<Published>, Error> {

@@ -27,19 +27,21 @@
 //! `types` describe tables; `snapshot` and `stream` read; `frame` and `assemble` make chunks of the stream's bytes;
 //! `hold`, `spill`, `replay` and `streamed` keep large transactions until they commit; `confirm` and `report` answer the
 //! server; `state` survives restarts; `begin` is the first start, `run` holds it together. `survey` notices new tables,
-//! `side` copies them and follows them, `join` hands them over to the stream. `play` is for sources without a server, and
-//! `capture` records a stream for them.
+//! `side` copies them and follows them, `join` hands them over to the stream. `check`, `slots` and `copy` look without
+//! running. `play` is for sources without a server, and `capture` records a stream for them.
 
 mod advice;
 mod assemble;
 mod begin;
 mod capture;
 mod catalog;
+mod check;
 mod codes;
 mod config;
 mod confirm;
 #[allow(dead_code, unused_imports, reason = "the source and the monitor use parts of it each")]
 pub(crate) mod connect;
+mod copy;
 mod credit;
 mod facts;
 mod frame;
@@ -55,6 +57,7 @@ mod report;
 mod run;
 mod setup;
 mod side;
+mod slots;
 mod snapshot;
 mod spill;
 mod stamp;

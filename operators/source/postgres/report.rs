@@ -68,6 +68,9 @@ impl Reporter {
     async fn send(&mut self, ask: bool) -> Result<(), CodedError> {
         let (received, confirmed, ask) = {
             let durable = self.durable.borrow().upper;
+            if durable.lsn < u64::MAX {
+                self.status.durable_lsn.fetch_max(durable.lsn, Ordering::Relaxed);
+            }
             let mut confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner);
             confirm.durable(durable);
             let ask = ask && !confirm.asked;
@@ -107,7 +110,7 @@ pub(super) async fn heartbeat(
         if let Ok(row) = answer
             && let Some(lsn) = row.try_get::<_, Option<String>>(0).ok().flatten().and_then(|text| text.parse::<Lsn>().ok())
         {
-            status.server_lsn.fetch_max(lsn.0, Ordering::Relaxed);
+            status.heard(lsn.0);
         }
         tokio::time::sleep(POSITION_EVERY.min(every)).await;
         if !standby && last.elapsed() >= every {

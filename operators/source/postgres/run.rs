@@ -9,24 +9,26 @@
 use super::assemble::Assembler;
 use super::begin::Reach;
 use super::catalog::Catalog;
+use super::check::Preflight;
 use super::codes;
 use super::config::{PostgresConfig, Settings, SnapshotMode};
 use super::confirm::Confirm;
 use super::connect::{ConnectSettings, PG_LOST, Replication};
+use super::copy;
 use super::join::{Clock, Handed};
 use super::setup::{self, Identity, Server, Slot};
+use super::slots::Slots;
 use super::snapshot;
 use super::state::{Documents, Note, Progress, Stage, TableProgress};
 use super::stream::Prepared;
 use crate::contract::{
-    BuildContext, ChunkSender, Class, CodedError, Connections, Credits, Durable, Lsn, Phase, Replicating, Source, SourceConfig,
-    SourceContext, SourceStatus, StateStore, Ts,
+    BuildContext, CheckContext, Checks, ChunkSender, Class, CodedError, Connections, Copied, Credits, Dropped, Durable, Phase, Replicating,
+    SlotFacts, Source, SourceConfig, SourceContext, SourceStatus, StateStore, TableSchema, Ts, WantTable,
 };
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -82,12 +84,36 @@ impl Source for PostgresSource {
         status.set_phase(Phase::Stopped, why);
         result
     }
+
+    async fn check(&mut self, cx: &CheckContext, checks: &mut Checks) -> Vec<Arc<TableSchema>> {
+        Box::pin(Preflight { source: self, cx, checks }.tables()).await
+    }
+
+    async fn copy(&mut self, node: &Arc<str>, want: &WantTable<'_>, out: &mut dyn ChunkSender) -> Result<Option<Copied>, CodedError> {
+        Box::pin(copy::copy(self, node, want, out)).await.map(Some)
+    }
+
+    async fn slots(&mut self) -> Result<Vec<SlotFacts>, CodedError> {
+        Slots { settings: &self.settings, endpoint: self.connect.resolve(&self.folder)? }.list().await
+    }
+
+    async fn drop_slot(&mut self, slot: &str, publication: bool) -> Result<Dropped, CodedError> {
+        Slots { settings: &self.settings, endpoint: self.connect.resolve(&self.folder)? }.drop(slot, publication).await
+    }
 }
 
 /// Waits until the source is to stop.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Without a sender nobody can ask to stop.
     if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until the source may read again.
+pub(super) async fn resumed(paused: &mut watch::Receiver<bool>) {
+    // Without a sender nobody can let it go on.
+    if paused.wait_for(|paused| !*paused).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -128,6 +154,7 @@ pub(super) struct Run {
     store: Arc<dyn StateStore>,
     pub status: Arc<SourceStatus>,
     pub stop: watch::Receiver<bool>,
+    pub paused: watch::Receiver<bool>,
     pub catalog: Catalog,
     pub assembler: Assembler,
     pub confirm: Arc<Mutex<Confirm>>,
@@ -158,6 +185,7 @@ impl Run {
             store: cx.state,
             status: cx.source_status,
             stop: cx.stop,
+            paused: cx.paused,
             assembler: Assembler::new(),
             confirm: Arc::default(),
             sent: None,
@@ -219,8 +247,21 @@ impl Run {
         Documents::note(&self.store, &self.pipeline, &self.source)
     }
 
+    /// A source that is paused before its first copy is complete does not begin one: that would hold a transaction
+    /// open. One that streams connects, so that its slot is in use, and reads nothing.
+    async fn hold_back(&mut self) -> Result<(), CodedError> {
+        let streams = self.documents().load()?.is_some_and(|progress| progress.stage == Stage::Streaming);
+        if !streams && self.sent.is_none() && *self.paused.borrow() {
+            self.status.set_phase(Phase::Paused, None);
+            resumed(&mut self.paused).await;
+            self.status.set_phase(Phase::Starting, None);
+        }
+        Ok(())
+    }
+
     /// Everything before the stream.
     async fn prepare(&mut self) -> Result<Prepared, CodedError> {
+        self.hold_back().await?;
         let endpoint = self.connect.resolve(&self.folder)?;
         let client = endpoint.query("source").await?;
         let patience = self.settings.receive_timeout;
@@ -229,7 +270,7 @@ impl Run {
         self.replicating = Some(self.connections.replicating(&endpoint.host_label()));
         let identity = within(patience, "identifying the server", replication.simple_query("IDENTIFY_SYSTEM")).await?;
         let identity = Identity::of(&identity)?;
-        self.status.server_lsn.fetch_max(identity.lsn, Ordering::Relaxed);
+        self.status.heard(identity.lsn);
         if let Some(upper) = self.sent.as_ref().map(|sent| sent.upper) {
             self.wait_durable(upper).await?;
             self.complete()?;
@@ -295,16 +336,7 @@ impl Run {
         let (ours, slots) = (confirm.confirmed(), slot.confirmed.unwrap_or(0));
         let told = self.documents().confirmed()?.map_or(ours, |told| told.max(ours));
         if told > 0 && slots > told {
-            return Err(CodedError::definite(
-                codes::SLOT_MOVED,
-                format!(
-                    "replication slot \"{}\" stands at {}, past {} which this source confirmed",
-                    self.settings.slot,
-                    Lsn(slots),
-                    Lsn(told)
-                ),
-            )
-            .hint("something else reads or advances the slot: find it, then start this source anew with a new snapshot"));
+            return Err(setup::moved(&self.settings.slot, slots, told));
         }
         Ok(ours.max(slots))
     }

@@ -39,33 +39,41 @@ pub(super) struct Server {
     pub user: String,
 }
 
-/// Looks at the server.
+/// Looks at the server, and refuses one that does not decode its log.
 pub(super) async fn server(client: &Client) -> Result<Server, CodedError> {
+    let (server, level) = look(client).await?;
+    check_level(&level).map(|()| server)
+}
+
+/// Looks at the server; its `wal_level` beside.
+pub(super) async fn look(client: &Client) -> Result<(Server, String), CodedError> {
     let sql = "SELECT current_setting('server_version_num'), pg_is_in_recovery(), current_setting('wal_level'),
                       (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'), current_setting('block_size'),
                       current_database()::text, current_user::text";
     let row = client.query_one(sql, &[]).await;
     let row = row.map_err(|e| classify(&e, "reading the server's settings"))?;
     let number = |index: usize| row.get::<_, Option<String>>(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    let level: String = row.get(2);
-    if level != "logical" {
-        return Err(CodedError::definite(
-            codes::WAL_LEVEL,
-            format!("the server's wal_level is \"{level}\", logical replication needs \"logical\""),
-        )
-        .hint(
-            "ALTER SYSTEM SET wal_level = 'logical', then restart the server (managed services: set rds.logical_replication or the like)",
-        ));
-    }
     let timeout = number(3);
-    Ok(Server {
+    let server = Server {
         version: u32::try_from(number(0)).unwrap_or(0),
         standby: row.get(1),
         sender_timeout: (timeout > 0).then(|| Duration::from_millis(timeout)),
         page: number(4).max(1),
         database: row.get(5),
         user: row.get(6),
-    })
+    };
+    Ok((server, row.get(2)))
+}
+
+/// Refuses a server that does not decode its log.
+pub(super) fn check_level(level: &str) -> Result<(), CodedError> {
+    if level == "logical" {
+        return Ok(());
+    }
+    let message = format!("the server's wal_level is \"{level}\", logical replication needs \"logical\"");
+    Err(CodedError::definite(codes::WAL_LEVEL, message).hint(
+        "ALTER SYSTEM SET wal_level = 'logical', then restart the server (managed services: set rds.logical_replication or the like)",
+    ))
 }
 
 /// What `IDENTIFY_SYSTEM` says.
@@ -131,6 +139,27 @@ pub(super) struct Slot {
     pub two_phase: bool,
 }
 
+impl Slot {
+    /// Who uses it.
+    pub(super) fn user(&self) -> Option<String> {
+        self.pid.map(|pid| user(pid, self.application.as_deref()))
+    }
+}
+
+/// A process of the server, for messages.
+pub(super) fn user(pid: i32, application: Option<&str>) -> String {
+    match application {
+        Some(application) if !application.is_empty() => format!("process {pid} (\"{application}\")"),
+        _ => format!("process {pid}"),
+    }
+}
+
+/// The refusal of a slot that somebody uses.
+pub(super) fn in_use(name: &str, who: &str) -> CodedError {
+    CodedError::definite(codes::SLOT_IN_USE, format!("replication slot \"{name}\" is in use by {who}"))
+        .hint("only one process can read a slot: stop the other one, give this source a `slot` of its own, or pg_terminate_backend it")
+}
+
 /// Looks for a slot.
 pub(super) async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, CodedError> {
     let sql = "SELECT s.slot_type = 'logical', s.plugin::text, s.database::text, s.active_pid, a.application_name,
@@ -164,17 +193,9 @@ pub(super) async fn free_slot(client: &Client, name: &str, patience: Duration) -
     let mut told = false;
     loop {
         let found = slot(client, name).await?;
-        let Some((pid, application)) = found.as_ref().and_then(|s| s.pid.map(|pid| (pid, s.application.clone()))) else {
-            return Ok(found);
-        };
-        let who = match application.as_deref() {
-            Some(application) if !application.is_empty() => format!("process {pid} (\"{application}\")"),
-            _ => format!("process {pid}"),
-        };
+        let Some(who) = found.as_ref().and_then(Slot::user) else { return Ok(found) };
         if Instant::now() >= deadline {
-            return Err(CodedError::definite(codes::SLOT_IN_USE, format!("replication slot \"{name}\" is in use by {who}")).hint(
-                "only one process can read a slot: stop the other one, give this source a `slot` of its own, or pg_terminate_backend it",
-            ));
+            return Err(in_use(name, &who));
         }
         if !told {
             info!(slot = name, "waiting for the replication slot, which is in use by {who}");
@@ -258,6 +279,13 @@ pub(super) fn check_start(settings: &Settings, progress: Option<&Progress>, slot
     }
 }
 
+/// The refusal of a slot that somebody else has moved.
+pub(super) fn moved(name: &str, slot: u64, told: u64) -> CodedError {
+    let message = format!("replication slot \"{name}\" stands at {}, past {} which this source confirmed", Lsn(slot), Lsn(told));
+    CodedError::definite(codes::SLOT_MOVED, message)
+        .hint("something else reads or advances the slot: find it, then start this source anew with a new snapshot")
+}
+
 /// Drops the slot of an unfinished start.
 pub(super) async fn drop_slot(client: &Client, name: &str) -> Result<(), CodedError> {
     let dropped = client.execute("SELECT pg_drop_replication_slot($1)", &[&name]).await;
@@ -297,11 +325,7 @@ pub(super) async fn publication(
             return Err(no_table(settings, server, &left_out));
         }
         if !may_add {
-            return Err(CodedError::definite(
-                codes::PUBLICATION,
-                format!("publication \"{name}\" is gone: changes made without it are not published"),
-            )
-            .hint("remove this source's state so that it starts with a new snapshot"));
+            return Err(publication_gone(name));
         }
         make(client, settings, server, &wanted).await?;
     }
@@ -346,7 +370,13 @@ pub(super) fn check_readable(tables: &[Published], server: &Server) -> Result<()
         .hint(format!("GRANT SELECT ON {} TO {user}; or exclude the table", self::table(&table.schema, &table.name))))
 }
 
-fn no_table(settings: &Settings, server: &Server, left_out: &[String]) -> CodedError {
+/// The refusal to go on without a publication that there was.
+pub(super) fn publication_gone(name: &str) -> CodedError {
+    CodedError::definite(codes::PUBLICATION, format!("publication \"{name}\" is gone: changes made without it are not published"))
+        .hint("remove this source's state so that it starts with a new snapshot")
+}
+
+pub(super) fn no_table(settings: &Settings, server: &Server, left_out: &[String]) -> CodedError {
     let (name, database) = (&settings.publication, &server.database);
     let reasons: String = left_out.iter().map(|reason| format!("{reason}; ")).collect();
     CodedError::definite(codes::NO_TABLE, format!("no table of database \"{database}\" and publication \"{name}\" is selected by `tables`"))
@@ -355,14 +385,20 @@ fn no_table(settings: &Settings, server: &Server, left_out: &[String]) -> CodedE
         ))
 }
 
-fn list(tables: &[(String, String)]) -> String {
+/// Tables, for statements.
+pub(super) fn list(tables: &[(String, String)]) -> String {
     tables.iter().map(|(schema, name)| table(schema, name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The statement that makes a source's publication.
+pub(super) fn create_publication(settings: &Settings, server: &Server, wanted: &[(String, String)]) -> String {
+    let root = if server.version >= 130_000 { " WITH (publish_via_partition_root = true)" } else { "" };
+    format!("CREATE PUBLICATION {} FOR TABLE {}{root}", identifier(&settings.publication), list(wanted))
 }
 
 async fn make(client: &Client, settings: &Settings, server: &Server, wanted: &[(String, String)]) -> Result<(), CodedError> {
     let name = identifier(&settings.publication);
-    let root = if server.version >= 130_000 { " WITH (publish_via_partition_root = true)" } else { "" };
-    let sql = format!("CREATE PUBLICATION {name} FOR TABLE {}{root}", list(wanted));
+    let sql = create_publication(settings, server, wanted);
     if server.standby {
         return Err(CodedError::definite(codes::PUBLICATION, format!("publication {name} does not exist, and a standby cannot make it"))
             .hint(format!("on the primary, as the tables' owner: {sql}")));

@@ -111,6 +111,26 @@ fn start(slot: &str, publication: &str, from: u64) -> String {
     )
 }
 
+/// A name for a temporary slot beside a source's, of this connection alone.
+pub(super) fn temporary_name(slot: &str, purpose: &str, pid: impl std::fmt::Display) -> String {
+    format!("{}_{purpose}_{pid}", slot.get(..SLOT_PREFIX).unwrap_or(slot))
+}
+
+/// Makes a temporary slot. Gives its consistent point and its snapshot's name, which is good until the connection is
+/// used again.
+pub(super) async fn make_temporary(replication: &mut Replication, slot: &str, version: u32) -> Result<(u64, String), CodedError> {
+    let rows = replication.simple_query(&create(slot, version)).await.map_err(|error| match sqlstate(&error) {
+        Some(LIMIT) => CodedError::definite(codes::NO_SLOT_LEFT, error.message).hint(
+            "a copy beside the stream needs a replication slot and a walsender more; raise max_replication_slots and max_wal_senders",
+        ),
+        _ => error,
+    })?;
+    let field = |index: usize| rows.first().and_then(|row| row.get(index)).cloned().flatten();
+    let made = field(1).and_then(|text| text.parse::<Lsn>().ok()).zip(field(2));
+    made.map(|(lsn, snapshot)| (lsn.0, snapshot))
+        .ok_or_else(|| CodedError::definite(codes::STREAM, "the server's answer to CREATE_REPLICATION_SLOT was not understood"))
+}
+
 impl Side {
     fn say(&self, said: Said) -> Result<(), CodedError> {
         self.said.send(said).map_err(|_| gone())
@@ -126,28 +146,14 @@ impl Side {
         let places = Places::take(&self.connections, &self.endpoint).await?;
         let mut replication = self.endpoint.replicate("new tables").await?;
         let _counted = self.connections.replicating(&self.endpoint.host_label());
-        let slot = format!("{}_new_{}", self.slot.get(..SLOT_PREFIX).unwrap_or(&self.slot), replication.backend_pid());
-        let (consistent, snapshot) = self.make(&mut replication, &slot).await?;
+        let slot = temporary_name(&self.slot, "new", replication.backend_pid());
+        let (consistent, snapshot) = make_temporary(&mut replication, &slot, self.server.version).await?;
         if lsn >= consistent {
             return Err(CodedError::transient(codes::COPY, "the new snapshot is not later than what was read"));
         }
         self.copy(&shape, &snapshot, lsn, places).await?;
         info!(tables = self.tables.len(), "new tables are copied; following them until the stream has caught up");
         self.follow(replication, &slot, consistent, &shape.schemas, &client).await
-    }
-
-    /// Makes the slot. Gives its consistent point and its snapshot's name, which is good until the connection is
-    /// used again.
-    async fn make(&self, replication: &mut Replication, slot: &str) -> Result<(u64, String), CodedError> {
-        let rows = replication.simple_query(&create(slot, self.server.version)).await.map_err(|error| match sqlstate(&error) {
-            Some(LIMIT) => CodedError::definite(codes::NO_SLOT_LEFT, error.message)
-                .hint("copying new tables needs a replication slot and a walsender more; raise max_replication_slots and max_wal_senders"),
-            _ => error,
-        })?;
-        let field = |index: usize| rows.first().and_then(|row| row.get(index)).cloned().flatten();
-        let made = field(1).and_then(|text| text.parse::<Lsn>().ok()).zip(field(2));
-        made.map(|(lsn, snapshot)| (lsn.0, snapshot))
-            .ok_or_else(|| CodedError::definite(codes::STREAM, "the server's answer to CREATE_REPLICATION_SLOT was not understood"))
     }
 
     async fn copy(&mut self, shape: &Shape, snapshot: &str, lsn: u64, places: Places) -> Result<(), CodedError> {

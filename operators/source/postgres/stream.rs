@@ -21,7 +21,7 @@ use super::hold::Hold;
 use super::join::Joins;
 use super::quote::{identifier, replication_literal};
 use super::report::{self, Reporter};
-use super::run::{Run, stopped, within};
+use super::run::{Run, resumed, stopped, within};
 use super::setup::Server;
 use super::{assemble::StreamError, codes, snapshot};
 use crate::contract::{Chunk, CodedError, Lsn, Phase, TableSchema, Ts};
@@ -74,6 +74,15 @@ pub(super) fn command(slot: &str, publication: &str, start: u64, version: u32, s
         Lsn(start),
         replication_literal(&identifier(publication))
     )
+}
+
+/// How a pause ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rested {
+    /// The source is to go on.
+    Resumed,
+    /// It is to stop.
+    Stopped,
 }
 
 /// The reading side of one session.
@@ -141,6 +150,9 @@ impl Session<'_> {
         let mut want = READ_LEAST;
         self.send(None)?;
         loop {
+            if *self.run.paused.borrow() && self.rest(tasks).await? == Rested::Stopped {
+                return Ok(());
+            }
             let (credits, most, patience) = (self.run.credits.clone(), want, self.run.settings.receive_timeout);
             let mut read = std::pin::pin!(async {
                 let held = Held::take(&credits, most as u32).await;
@@ -179,6 +191,29 @@ impl Session<'_> {
                 return Err(CodedError::transient(codes::STREAM, "the server ended the replication stream"));
             }
         }
+    }
+
+    /// Waits out a pause. Nothing is read; what was is sent and confirmed, and status goes on, so that the server keeps
+    /// the connection and the slot stays in use.
+    async fn rest(&mut self, tasks: &mut JoinSet<Result<(), CodedError>>) -> Result<Rested, CodedError> {
+        self.told = None;
+        self.send(None)?;
+        self.run.status.set_phase(Phase::Paused, None);
+        info!(slot = self.run.settings.slot, "paused");
+        let (mut stop, mut paused) = (self.run.stop.clone(), self.run.paused.clone());
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => return Ok(Rested::Stopped),
+                () = resumed(&mut paused) => break,
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok(result) => result?,
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+            }
+        }
+        self.run.status.set_phase(Phase::Streaming, None);
+        info!(slot = self.run.settings.slot, "resumed");
+        Ok(Rested::Resumed)
     }
 
     /// Handles what one read gave.
@@ -240,7 +275,7 @@ impl Session<'_> {
                 confirm.when(ts, lsn);
             }
             status.received_lsn.store(confirm.read_to(), Ordering::Relaxed);
-            status.server_lsn.fetch_max(confirm.read_to(), Ordering::Relaxed);
+            status.heard(confirm.read_to());
         }
         for table in &made.first {
             self.first(table);

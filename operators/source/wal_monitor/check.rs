@@ -208,6 +208,7 @@ pub(super) fn read(text: &str) -> Option<Seen> {
                 synced: s.synced,
                 two_phase: s.two_phase,
                 over_limit: false,
+                pause: false,
             }
         })
         .collect();

@@ -82,7 +82,7 @@ pub(crate) enum OnLimit {
     /// It is said: in the log, in the metric `etl_stream_slot_over_limit` and as `slot.over_limit` for alerts.
     #[default]
     Alert,
-    /// The source that reads it stops reading. Not there yet.
+    /// The source that reads it is paused, until `etl-stream resume`. Its slot goes on holding back log.
     Pause,
     /// The slot is dropped, if a source of the file reads it: the server's disk is saved, and the source ends and needs a
     /// new snapshot.
@@ -117,13 +117,8 @@ impl NodeConfig for WalMonitorConfig {
             add("/watch".into(), "a source is watched twice".into(), "name each source once");
         }
         match (self.on_limit, self.retained_wal_limit) {
-            (OnLimit::Pause, _) => add(
-                "/on_limit".into(),
-                "a source cannot be paused by its monitor in this version".into(),
-                "use `alert`, or `drop_slot` where the server's disk matters more than the source",
-            ),
-            (OnLimit::DropSlot, None) => {
-                add("/on_limit".into(), "`drop_slot` has no limit to act on".into(), "set `retained_wal_limit`");
+            (OnLimit::Pause | OnLimit::DropSlot, None) => {
+                add("/on_limit".into(), "there is no limit to act on".into(), "set `retained_wal_limit`");
             }
             _ => {}
         }
@@ -176,7 +171,8 @@ mod tests {
             (json!({ "watch": ["shop", "shop"] }), vec!["/watch"]),
             (json!({ "servers": { "a": { "url": {} } } }), vec!["/servers/a/url"]),
             (json!({ "interval": "1ms", "timeout": "1ms", "checks": 0 }), vec!["/interval", "/timeout", "/checks"]),
-            (json!({ "on_limit": "pause", "retained_wal_limit": "1GiB" }), vec!["/on_limit"]),
+            (json!({ "on_limit": "pause", "retained_wal_limit": "1GiB" }), vec![]),
+            (json!({ "on_limit": "pause" }), vec!["/on_limit"]),
             (json!({ "on_limit": "drop_slot" }), vec!["/on_limit"]),
             (json!({ "on_limit": "drop_slot", "retained_wal_limit": "1GiB" }), vec![]),
         ] {

@@ -118,6 +118,7 @@ impl Job {
         let Some((bytes, action)) = self.limit else { return };
         for slot in &mut seen.server.slots {
             slot.over_limit = slot.retained_bytes.is_some_and(|retained| retained > bytes);
+            slot.pause = slot.over_limit && action == OnLimit::Pause && slot.source.is_some();
             if slot.over_limit && action == OnLimit::DropSlot && slot.source.is_some() {
                 // What was seen is seen all the same; the next check tries again.
                 if let Err(error) = limit::drop_slot(client, &self.watched.name, slot, bytes).await {

@@ -126,9 +126,14 @@ impl Run {
     async fn live(mut self) -> Result<(), CodedError> {
         let sources: usize = self.servers.iter().map(|server| server.sources.len()).sum();
         info!(source = &*self.cx.source, servers = self.servers.len(), sources, "checking replication slots");
-        let mut stop = self.cx.stop.clone();
+        let (mut stop, mut paused) = (self.cx.stop.clone(), self.cx.paused.clone());
         loop {
-            let next = self.start_due();
+            let next = if *paused.borrow_and_update() {
+                self.cx.source_status.set_phase(Phase::Paused, None);
+                None
+            } else {
+                self.start_due()
+            };
             let sleep = async {
                 match next {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -150,6 +155,8 @@ impl Run {
                         return Ok(());
                     }
                 }
+                // Whoever could tell is gone only when the pipeline is.
+                Ok(()) = paused.changed() => {}
                 () = sleep => {}
             }
         }

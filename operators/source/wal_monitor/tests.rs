@@ -90,6 +90,7 @@ impl Monitor {
             status: Arc::clone(&status),
             source_status: status.source("wal"),
             stop: stop_end,
+            paused: watch::channel(false).1,
         };
         Self { taken, status, connections, stop, run: tokio::spawn(source.run(cx)) }
     }

@@ -1,13 +1,12 @@
 //! Rows on their way: encoded, sent, asked for, acknowledged in order.
 
 use super::super::account::Accounted;
-use super::super::channel::Position;
-use super::super::errors::SF_STREAMING;
+use super::super::channel::{Channel, Position};
 use super::super::opening::rejected;
-use super::super::sending::{Encoded, encode_all, repair_all, send_all};
+use super::super::sending::{Round, TAKE, repair_all, send_all};
 use super::super::streaming::{ChannelStatus, Pipe};
-use super::{FIRST_POLL, LONGEST_POLL, Pending, Table};
-use crate::contract::{Ack, CodedError, RowBatch, Token};
+use super::{Pending, Table};
+use crate::contract::{Ack, CodedError, Delivery, RowBatch, Token};
 use crate::failpoint;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +18,26 @@ impl Table {
         self.positions = self.channels.iter().map(|c| Arc::clone(c.position())).collect();
     }
 
-    pub(super) fn start_encoding(&mut self, batch: RowBatch, ack: Ack) -> Result<(), CodedError> {
+    /// Rows under the schema in force from the front of the queue, as many as are encoded at once.
+    pub(super) fn take_up(&mut self) -> Vec<(RowBatch, Ack)> {
+        let mut taken = Vec::new();
+        while let Ok(delivery) = self.inbox.try_recv() {
+            self.queue.push_back(delivery);
+        }
+        let Some(opened) = &self.opened else { return taken };
+        let schema = &opened.plan.schema;
+        let mut room = (TAKE * self.positions.len()) as isize;
+        while room > 0
+            && matches!(self.queue.front(), Some(Delivery::Rows { batch, .. }) if Arc::ptr_eq(&batch.table, schema) || *batch.table == **schema)
+            && let Some(Delivery::Rows { batch, ack }) = self.queue.pop_front()
+        {
+            room -= batch.bytes() as isize;
+            taken.push((batch, ack));
+        }
+        taken
+    }
+
+    pub(super) fn start_encoding(&mut self, deliveries: Vec<(RowBatch, Ack)>) -> Result<(), CodedError> {
         let Some(opened) = &self.opened else { return Ok(()) };
         let stop = self.identity.shared.dead_letters.stop();
         if stop && opened.rejected > opened.progress.rejected {
@@ -27,36 +45,30 @@ impl Table {
             let more = opened.rejected - opened.progress.rejected;
             return Err(rejected(&opened.plan.schema.full_name(), more, "found when the channels were opened", ""));
         }
-        let plan = Arc::clone(&opened.plan);
+        let round = self.ready.take().unwrap_or_else(|| Round::new(Arc::clone(&opened.plan), self.positions.len()));
         let done: Vec<(Token, Token)> = self.positions.iter().map(|p| (p.committed(), p.sent())).collect();
-        let job = tokio::task::spawn_blocking(move || encode_all(&plan, batch, &done, stop));
-        self.encoding = Some((job, ack));
+        self.encoding = Some(Box::pin(round.add(Arc::clone(&self.identity.shared), deliveries, done, stop)));
         Ok(())
     }
 
-    pub(super) fn encoded(&mut self, done: Result<Result<Encoded, CodedError>, tokio::task::JoinError>) -> Result<(), CodedError> {
-        let Some((_, ack)) = self.encoding.take() else { return Ok(()) };
-        let encoded = done.map_err(|e| CodedError::definite(SF_STREAMING, "rows were not encoded").caused_by(e))??;
-        self.ready = Some((encoded, ack));
-        Ok(())
-    }
-
-    pub(super) fn start_sending(&mut self, encoded: Encoded, ack: Ack) -> Result<(), CodedError> {
-        let Some(opened) = &self.opened else { return Ok(()) };
-        let Encoded { batch, hashes, parts, exact, refused } = encoded;
-        self.accounting.delivered = self.accounting.delivered.max(batch.last_token().unwrap_or_default());
-        if self.identity.shared.options.merge {
-            self.ledger.observe(&opened.plan, &batch, &hashes, self.merged)?;
+    pub(super) fn start_sending(&mut self, mut round: Round) -> Result<(), CodedError> {
+        for delivery in &round.deliveries {
+            let batch = &delivery.rows.batch;
+            self.accounting.delivered = self.accounting.delivered.max(batch.last_token().unwrap_or_default());
+            if self.identity.shared.options.merge {
+                self.ledger.observe(&round.plan, batch, &delivery.rows.hashes, self.merged)?;
+            }
         }
-        self.identity.shared.http.meter.exact(exact);
-        let lasts: Vec<Option<Token>> = parts.iter().map(|p| p.as_ref().and_then(|part| part.rows.last_token())).collect();
-        let rows = parts.iter().flatten().map(|part| part.rows.len() as u64).sum();
-        let pending = Pending { lasts, rows, ack };
-        if rows == 0 && refused.is_empty() {
-            self.pending.push_back(pending);
+        self.identity.shared.http.meter.exact(round.exact);
+        let parts = round.ready()?;
+        let Round { plan, deliveries, refused, .. } = round;
+        let nothing = refused.is_empty() && deliveries.iter().all(|delivery| delivery.sent == 0);
+        let pending = deliveries.into_iter().map(Pending::new);
+        if nothing {
+            self.pending.extend(pending);
             return Ok(());
         }
-        let plan = Arc::clone(&opened.plan);
+        let pending = pending.collect();
         let shared = Arc::clone(&self.identity.shared);
         let channels = std::mem::take(&mut self.channels);
         let owner = self.identity.row.clone();
@@ -70,21 +82,35 @@ impl Table {
             }
             send_all(shared, channels, plan, parts).await
         };
-        self.sending = Some((Box::pin(sending), Some(pending)));
+        self.sending = Some((Box::pin(sending), pending));
         Ok(())
     }
 
     /// Opens channels again that the service called invalid, and sends what is not committed of them.
     pub(super) fn start_repair(&mut self) {
         let channels = std::mem::take(&mut self.channels);
-        self.sending = Some((Box::pin(repair_all(channels)), None));
+        self.sending = Some((Box::pin(repair_all(channels)), Vec::new()));
+    }
+
+    /// Goes on once rows are accepted.
+    pub(super) fn accepted(&mut self, pending: Vec<Pending>) {
+        let accepted = Instant::now();
+        self.pending.extend(pending.into_iter().map(|pending| Pending { accepted, ..pending }));
+        if self.poll_at.is_none() && self.polling.is_none() {
+            self.poll_later();
+        }
+    }
+
+    /// Sets when to ask what is committed.
+    fn poll_later(&mut self) {
+        let pace = &self.identity.shared.pace;
+        self.poll_at = self.pending.front().map(|front| pace.next(front.accepted, Instant::now()));
     }
 
     pub(super) fn poll(&mut self) {
         self.poll_at = None;
-        if self.pending.is_empty() {
-            return;
-        }
+        let Some(front) = self.pending.front_mut() else { return };
+        front.asked += 1;
         let landing = &self.identity.places.landing;
         let pipe = Pipe::of(&landing.database, &landing.schema, &landing.table);
         let (shared, names) = (Arc::clone(&self.identity.shared), self.names.clone());
@@ -109,20 +135,17 @@ impl Table {
                 self.accounting.suspect = Some(statuses.into_iter().flatten().collect());
             } else {
                 // A channel that is gone is opened again first.
-                self.poll_at = Some(Instant::now() + self.poll_pause);
+                self.poll_later();
             }
             return Ok(());
         }
-        let mut moved = false;
         for (position, status) in self.positions.iter().zip(statuses) {
-            let before = position.committed();
             if let Some(status) = status {
                 position.settle(status.committed, Some(status.rejected));
             }
-            moved |= position.committed() > before;
         }
-        self.poll_pause = if moved { FIRST_POLL } else { (self.poll_pause * 2).min(LONGEST_POLL) };
-        self.poll_at = Some(Instant::now() + self.poll_pause);
+        self.acknowledge();
+        self.poll_later();
         Ok(())
     }
 
@@ -132,24 +155,34 @@ impl Table {
         opened.progress.rejected = accounted.rejected;
         opened.recovering &= !accounted.whole;
         accounted.settle(&self.positions);
-        self.poll_pause = (self.poll_pause * 2).min(LONGEST_POLL);
-        self.poll_at = Some(Instant::now() + self.poll_pause);
+        self.acknowledge();
+        self.poll_later();
     }
 
     /// Acknowledges, in order, what is committed.
     pub(super) fn acknowledge(&mut self) {
+        let shared = &self.identity.shared;
+        let before = self.completed;
         while let Some(front) = self.pending.front() {
             let committed = |(last, position): (&Option<Token>, &Arc<Position>)| last.is_none_or(|last| last <= position.committed());
             if !front.lasts.iter().zip(&self.positions).all(committed) {
-                return;
+                break;
             }
             if let Some(done) = self.pending.pop_front() {
-                self.identity.shared.http.meter.committed(done.rows);
+                if done.asked > 0 {
+                    shared.pace.seen(done.accepted.elapsed(), done.asked == 1);
+                }
+                shared.http.meter.committed(done.rows);
                 self.completed += 1;
                 failpoint::reach("snowflake.committed");
                 done.ack.durable();
             }
         }
-        self.poll_at = None;
+        if self.completed > before {
+            self.channels.iter_mut().for_each(Channel::prune);
+        }
+        if self.pending.is_empty() {
+            self.poll_at = None;
+        }
     }
 }

@@ -6,8 +6,8 @@
 //!             └ schema, marks: once nothing       └ all that came before an upper: merging up to its fence
 //!               is in flight
 //! ```
-//! One batch is encoded while the one before it is sent; sending does not wait for commits; merges run
-//! beside both. Channels of the table send at the same time.
+//! Deliveries are encoded, and share requests, while those before them are sent; sending does not wait for commits;
+//! merges run beside both. Channels of the table encode and send at the same time.
 
 mod deliver;
 mod merges;
@@ -20,7 +20,7 @@ use super::merge::MergeTable;
 use super::merger::{self, Merged};
 use super::opening::{Identity, Opened};
 use super::progress::Progress;
-use super::sending::{Encoded, Sent};
+use super::sending::{Encoded, Round, Sent};
 use super::stop::Stopped;
 use super::streaming::ChannelStatus;
 use crate::contract::{Ack, CodedError, Delivery, Mark, StateStore, Token, Ts};
@@ -28,14 +28,8 @@ use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-
-/// First pause before asking what is committed; it doubles while nothing is, up to [`LONGEST_POLL`].
-const FIRST_POLL: Duration = Duration::from_millis(25);
-const LONGEST_POLL: Duration = Duration::from_secs(1);
 
 /// A delivery that is sent and not acknowledged.
 struct Pending {
@@ -43,6 +37,15 @@ struct Pending {
     lasts: Vec<Option<Token>>,
     rows: u64,
     ack: Ack,
+    accepted: Instant,
+    /// How often it was asked about as the first that is not committed.
+    asked: u32,
+}
+
+impl Pending {
+    fn new(Encoded { lasts, sent, ack, .. }: Encoded) -> Self {
+        Self { lasts, rows: sent, ack, accepted: Instant::now(), asked: 0 }
+    }
 }
 
 type Statuses = Result<Vec<Option<ChannelStatus>>, CodedError>;
@@ -66,14 +69,14 @@ pub(super) struct Table {
     channels: Vec<Channel>,
     names: Vec<String>,
     positions: Vec<Arc<Position>>,
-    encoding: Option<(JoinHandle<Result<Encoded, CodedError>>, Ack)>,
-    ready: Option<(Encoded, Ack)>,
-    sending: Option<(BoxFuture<'static, Sent>, Option<Pending>)>,
+    encoding: Option<BoxFuture<'static, Result<Round, CodedError>>>,
+    /// The round that goes out next; never beside `encoding`, which adds to it.
+    ready: Option<Round>,
+    sending: Option<(BoxFuture<'static, Sent>, Vec<Pending>)>,
     pending: VecDeque<Pending>,
     polling: Option<BoxFuture<'static, Statuses>>,
     accounting: Accounting,
     poll_at: Option<Instant>,
-    poll_pause: Duration,
     ledger: Ledger,
     noted: bool,
     /// Everything up to it is merged.
@@ -133,7 +136,6 @@ impl Table {
             polling: None,
             accounting: Accounting::default(),
             poll_at: None,
-            poll_pause: FIRST_POLL,
             ledger: Ledger::default(),
             noted: false,
             merged: Token::ZERO,
@@ -186,14 +188,15 @@ impl Table {
                     Some(delivery) => self.queue.push_back(delivery),
                     None => self.closed = true,
                 },
-                done = maybe(self.encoding.as_mut().map(|(job, _)| job)), if self.encoding.is_some() => self.encoded(done)?,
+                round = maybe(self.encoding.as_mut()), if self.encoding.is_some() => {
+                    self.encoding = None;
+                    self.ready = Some(round?);
+                }
                 (channels, result) = maybe(self.sending.as_mut().map(|(sending, _)| sending)), if self.sending.is_some() => {
                     self.channels = channels;
-                    let pending = self.sending.take().and_then(|(_, pending)| pending);
+                    let pending = self.sending.take().map(|(_, pending)| pending);
                     result?;
-                    self.pending.extend(pending);
-                    self.poll_pause = FIRST_POLL;
-                    self.poll_at = Some(Instant::now() + FIRST_POLL);
+                    self.accepted(pending.unwrap_or_default());
                 }
                 statuses = maybe(self.polling.as_mut()), if self.polling.is_some() => {
                     self.polling = None;
@@ -252,15 +255,15 @@ impl Table {
                 }
                 if self.positions.iter().any(|p| p.broken()) {
                     self.start_repair();
-                } else if let Some((encoded, ack)) = self.ready.take() {
-                    self.start_sending(encoded, ack)?;
+                } else if let Some(round) = self.ready.take() {
+                    self.start_sending(round)?;
                     if self.sending.is_none() {
                         // All of it was there already: it is acknowledged in its turn.
                         continue;
                     }
                 }
             }
-            if self.encoding.is_some() || self.ready.is_some() {
+            if self.encoding.is_some() || self.ready.as_ref().is_some_and(Round::full) {
                 return Ok(());
             }
             let Some(front) = self.queue.front() else { return Ok(()) };
@@ -270,14 +273,9 @@ impl Table {
                 }
                 continue;
             }
-            let same = self.opened.as_ref().is_some_and(|opened| match front {
-                Delivery::Rows { batch, .. } => Arc::ptr_eq(&batch.table, &opened.plan.schema) || *batch.table == *opened.plan.schema,
-                _ => false,
-            });
-            if same {
-                if let Some(Delivery::Rows { batch, ack }) = self.queue.pop_front() {
-                    self.start_encoding(batch, ack)?;
-                }
+            let deliveries = self.take_up();
+            if !deliveries.is_empty() {
+                self.start_encoding(deliveries)?;
             } else if self.idle() && self.merging.is_none() {
                 if let Some(delivery) = self.queue.pop_front() {
                     self.turn(delivery).await?;

@@ -48,6 +48,35 @@ async fn once_across_restarts_and_batch_boundaries() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_deliveries_share_requests_and_questions() {
+    let server = server().await;
+    let table = items();
+    for (channels, schema) in [(1, "ONE"), (4, "FOUR")] {
+        let sink = sink(&server, json!({ "channels": channels, "schema": schema, "write_mode": "append" }));
+        server.faults(json!({ "latency_ms": { "rows": 200 } })).await;
+        let asked = async |route: &str| server.state().await["requests"][route].as_u64().unwrap_or(0);
+        let before = (asked("rows").await, asked("status").await);
+        let run = Run::start(&sink).await;
+        let changes = inserts(1..=20);
+        changes.chunks(2).for_each(|piece| run.rows(batch(&table, piece)));
+        run.settled().await;
+        // One hundred deliveries; the channels of a table are asked about together.
+        let (sent, polled) = (asked("rows").await - before.0, asked("status").await - before.1);
+        assert!(sent <= 10 * channels && polled < 50, "{channels}: {sent} requests, {polled} questions");
+        let order = run.order();
+        assert!(order.len() == 100 && order.is_sorted(), "acknowledged in order: {order:?}");
+        run.finish().await.unwrap();
+        let ends = (Token::new(1, 0), Token::new(20, 9));
+        assert_eq!(rows(&server, &LANDED.replace("SHOP", schema)).await, [format!("200 200 {} {}", ends.0, ends.1)], "{channels}");
+        // What comes again after a restart is known by its token, whatever shared a request with it.
+        let run = Run::start(&sink).await;
+        changes.chunks(7).for_each(|piece| run.rows(batch(&table, piece)));
+        run.finish().await.unwrap();
+        assert_eq!(rows(&server, &LANDED.replace("SHOP", schema)).await, [format!("200 200 {} {}", ends.0, ends.1)], "{channels}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledgement_means_committed() {
     let server = server().await;
     let sink = sink(&server, json!({ "write_mode": "append" }));

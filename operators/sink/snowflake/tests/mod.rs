@@ -208,6 +208,11 @@ impl Run {
         self.acked.0.lock().unwrap().len()
     }
 
+    /// The acknowledgements, as they came.
+    pub(super) fn order(&self) -> Vec<u64> {
+        self.acked.0.lock().unwrap().clone()
+    }
+
     /// The tables that are stopped: name, first row not taken, how many were not, why.
     pub(super) fn stopped(&self) -> Vec<(String, Token, u64, String)> {
         let stopped = self.cx.status.sink(&self.cx.sink).stopped().into_iter();

@@ -74,6 +74,7 @@ impl fmt::Display for Endpoint {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Query,
+    Copy,
     Replication,
 }
 
@@ -106,7 +107,7 @@ impl Endpoint {
         &self.user
     }
 
-    /// Connects for statements and COPY, as `etl-stream <purpose>`. The connection's task ends with the client.
+    /// Connects for statements, as `etl-stream <purpose>`. The connection's task ends with the client.
     ///
     /// # Errors
     /// `PG0001` to `PG0005`, `PG0007`.
@@ -132,6 +133,25 @@ impl Endpoint {
             }
             Ready::Replication(_) => unreachable!("each kind opens its own"),
         }
+    }
+
+    /// Connects for `COPY … TO STDOUT`, as `etl-stream <purpose>`: as [`Endpoint::query`], with bytes read as they come.
+    ///
+    /// # Errors
+    /// `PG0001` to `PG0005`, `PG0007`.
+    pub(crate) async fn copy(&self, purpose: &str) -> Result<Replication, CodedError> {
+        match Box::pin(self.open(purpose, Kind::Copy)).await? {
+            Ready::Replication(copy) => Ok(*copy),
+            Ready::Query(..) => unreachable!("each kind opens its own"),
+        }
+    }
+
+    /// The same within the process's budget: the permit is given back when the connection is closed.
+    ///
+    /// # Errors
+    /// As [`Endpoint::copy`].
+    pub(crate) async fn copy_within(&self, permit: Permit, purpose: &str) -> Result<Replication, CodedError> {
+        Ok(self.copy(purpose).await?.within(permit))
     }
 
     /// Connects as a walsender of the database (`replication=database`), as `etl-stream <purpose>`.
@@ -267,7 +287,7 @@ impl Endpoint {
         let application = format!("{} {purpose}", self.application);
         let ready = match kind {
             Kind::Query => self.start_query(socket, host, target, &application, doing).await,
-            Kind::Replication => self.start_replication(socket, host, target, &application, doing).await,
+            Kind::Copy | Kind::Replication => self.start_replication(socket, host, target, &application, kind, doing).await,
         };
         ready.map_err(|error| {
             let unwelcome = error.code == PG_AUTHENTICATION && sqlstate(&error) == Some("28000");
@@ -323,15 +343,18 @@ impl Endpoint {
         host: &Host,
         target: TargetSession,
         application: &str,
+        kind: Kind,
         doing: &str,
     ) -> Result<Ready, CodedError> {
         let mut parameters = vec![
             ("user", self.user.as_str()),
             ("database", self.database.as_str()),
-            ("replication", "database"),
             ("client_encoding", "UTF8"),
             ("application_name", application),
         ];
+        if kind == Kind::Replication {
+            parameters.push(("replication", "database"));
+        }
         if let Some(options) = &self.options {
             parameters.push(("options", options));
         }
@@ -346,7 +369,7 @@ impl Endpoint {
             error.message = format!("{doing}: {}", error.message);
             error
         };
-        replication.simple_query(&session::statements(major, true)).await.map_err(part)?;
+        replication.simple_query(&session::statements(major, kind == Kind::Replication)).await.map_err(part)?;
         if target != TargetSession::Any {
             let rows = replication.simple_query(session::ROLE).await.map_err(part)?;
             let cell = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(Option::as_deref);

@@ -1,20 +1,27 @@
-//! A walsender's connection before it streams: replication commands and SQL (PostgreSQL manual, 53.4).
+//! A connection whose bytes are read here: a walsender's before it streams, for replication commands and SQL (PostgreSQL
+//! manual, 53.4), and a backend's that copies rows out.
 
 use super::authentication::Session;
 use super::error::{Stage, broken, refused};
 use super::stream::ReplicationStream;
-use super::wire::{Fields, Wire, garbled, row, tag};
-use crate::contract::CodedError;
-use bytes::BytesMut;
+use super::wire::{Fields, Wire, garbled, header, row, tag};
+use crate::contract::{CodedError, Permit};
+use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use tokio::io::AsyncReadExt;
 
 /// The values of a row as text; `None` is null.
 pub(crate) type TextRow = Vec<Option<String>>;
 
-/// A walsender of one database. Dropping it closes the connection.
+/// The longest message of a COPY: a row is shorter than 1 GiB.
+const LONGEST_ROW: usize = (1 << 30) + (64 << 10);
+/// How much of a COPY is made room for at once.
+const GULP: usize = 64 << 10;
+
+/// A walsender, or a backend, of one database. Dropping it closes the connection.
 pub(crate) struct Replication {
     wire: Wire,
     session: Session,
@@ -22,6 +29,8 @@ pub(crate) struct Replication {
     place: Arc<str>,
     /// A command's answer is not read to its end: a caller gave up waiting.
     unread: bool,
+    /// Given back when the connection is closed.
+    permit: Option<Permit>,
 }
 
 impl fmt::Debug for Replication {
@@ -47,7 +56,12 @@ fn title(sql: &str) -> String {
 
 impl Replication {
     pub(super) fn new(wire: Wire, session: Session, place: Arc<str>) -> Self {
-        Self { wire, session, place, unread: false }
+        Self { wire, session, place, unread: false, permit: None }
+    }
+
+    /// Holds a place of the process's budget for as long as it is open.
+    pub(super) fn within(self, permit: Permit) -> Self {
+        Self { permit: Some(permit), ..self }
     }
 
     /// A parameter the server reported, such as `server_version`.
@@ -117,6 +131,79 @@ impl Replication {
                 _ => return Err(lost(garbled("the server sent a message that has no place here"))),
             }
         }
+    }
+
+    /// Starts `COPY … TO STDOUT`; [`Replication::copied`] gives its data.
+    ///
+    /// # Errors
+    /// As [`Replication::simple_query`].
+    pub(crate) async fn copy_out(&mut self, sql: &str, doing: &str) -> Result<(), CodedError> {
+        let lost = |error| broken(doing, Stage::Running, error);
+        self.send(sql).await.map_err(lost)?;
+        loop {
+            let (tag, body) = self.wire.next().await.map_err(lost)?;
+            match tag {
+                tag::COPY_OUT => return Ok(()),
+                tag::ERROR => return Err(refused(doing, Stage::Running, &Fields::parse(&body))),
+                tag::NOTICE | tag::NOTIFICATION | tag::PARAMETER_STATUS => {}
+                _ => return Err(lost(garbled("the command did not start a COPY"))),
+            }
+        }
+    }
+
+    /// Hands `take` what one read gave of the COPY's data, message by message. False: that was all of it.
+    ///
+    /// Hot path: a message is looked at where it was read; nothing is allocated for it.
+    ///
+    /// # Errors
+    /// As [`Replication::simple_query`], and `take`'s; the COPY is over then.
+    pub(crate) async fn copied(&mut self, doing: &str, mut take: impl FnMut(&[u8]) -> Result<(), CodedError>) -> Result<bool, CodedError> {
+        let lost = |error| broken(doing, Stage::Running, error);
+        loop {
+            let mut at = 0;
+            let mut complete = false;
+            let mut refusal = None;
+            let buffer = &mut self.wire.buffer;
+            while !complete && refusal.is_none() {
+                let rest = buffer.get(at..).unwrap_or_default();
+                let Some((tag, length)) = header(rest).map_err(lost)? else { break };
+                if length > LONGEST_ROW {
+                    return Err(lost(garbled("the server sent a message longer than any of PostgreSQL")));
+                }
+                let Some(body) = rest.get(5..=length) else { break };
+                match tag {
+                    tag::COPY_DATA => take(body)?,
+                    tag::READY => complete = true,
+                    tag::ERROR => refusal = Some(refused(doing, Stage::Running, &Fields::parse(body))),
+                    tag::COPY_DONE | tag::COMMAND_COMPLETE | tag::NOTICE | tag::NOTIFICATION | tag::PARAMETER_STATUS => {}
+                    _ => return Err(lost(garbled("the server sent a message that has no place in a COPY"))),
+                }
+                at += length + 1;
+            }
+            buffer.advance(at);
+            if let Some(refusal) = refusal {
+                return Err(refusal);
+            }
+            if complete {
+                self.unread = false;
+                return Ok(false);
+            }
+            if at > 0 {
+                return Ok(true);
+            }
+            // A length is believed only as far as bytes have come: the room at most doubles.
+            buffer.reserve(GULP.max(buffer.len()));
+            if self.wire.socket.read_buf(&mut self.wire.buffer).await.map_err(lost)? == 0 {
+                return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Ends the session in good order. A server that is gone already has ended it too.
+    pub(crate) async fn close(mut self) {
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        let _ = self.wire.send(&out).await;
     }
 
     /// Sends `START_REPLICATION SLOT … LOGICAL …` and turns into the stream of changes.

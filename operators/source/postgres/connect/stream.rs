@@ -17,7 +17,7 @@ use super::wire::{Fields, Wire, garbled, header, tag};
 use super::writer::ReplicationWriter;
 use crate::contract::CodedError;
 use bytes::{BufMut, Bytes, BytesMut};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use self::plan::Unit;
 use self::tuples::Tuples;
 use super::catalog::{Catalog, Published};
 use super::codes;
-use super::connect::{Endpoint, classify, sqlstate};
+use super::connect::{Endpoint, Replication, classify, sqlstate};
 use super::credit::Held;
 use super::quote::{literal, table};
 use super::setup::Server;
@@ -39,8 +39,6 @@ use crate::contract::{
 };
 use crate::failpoint;
 use bytes::Bytes;
-use futures::TryStreamExt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -175,13 +173,13 @@ impl Snapshot<'_> {
         while clients.len() < workers
             && let Some(permit) = next.take()
         {
-            let client = self.endpoint.query_within(permit, "snapshot").await?;
+            let mut client = self.endpoint.copy_within(permit, "snapshot").await?;
             // Row security is refused instead of applied: it would leave rows out silently.
             let sql = format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
                 literal(self.name).trim_start()
             );
-            client.batch_execute(&sql).await.map_err(|e| classify(&e, "importing the slot's snapshot"))?;
+            client.simple_query(&sql).await?;
             clients.push(client);
             next = self.connections.try_permit(&self.endpoint.host_label());
         }
@@ -234,13 +232,13 @@ fn unix_micros() -> i64 {
 pub(super) struct Ready {
     planned: Vec<Planned>,
     units: Vec<Unit>,
-    clients: Vec<Client>,
+    clients: Vec<Replication>,
     time: i64,
 }
 
 /// Copies units until there are none.
 struct Worker {
-    client: Client,
+    client: Replication,
     queue: Arc<Queue>,
     names: Arc<[String]>,
     credits: Credits,
@@ -248,34 +246,34 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self) -> Result<(), CodedError> {
-        while let Some(unit) = self.queue.units.get(self.queue.next.fetch_add(1, Ordering::Relaxed)) {
+    async fn run(mut self) -> Result<(), CodedError> {
+        let queue = Arc::clone(&self.queue);
+        while let Some(unit) = queue.units.get(queue.next.fetch_add(1, Ordering::Relaxed)) {
             self.copy(unit).await?;
             if self.events.send(Event::UnitDone { table: unit.table }).await.is_err() {
                 break;
             }
         }
+        self.client.close().await;
         Ok(())
     }
 
-    async fn copy(&self, unit: &Unit) -> Result<(), CodedError> {
-        let name = self.names.get(unit.table).map_or("", String::as_str);
-        let failed = |e: tokio_postgres::Error| {
-            let error = classify(&e, &format!("copying table \"{name}\""));
-            match sqlstate(&error) {
-                Some(INSUFFICIENT_PRIVILEGE) => CodedError::definite(codes::NO_SELECT, error.message)
-                    .hint("the user needs SELECT on the table and its partitions, and BYPASSRLS where row level security is on"),
-                _ => error,
-            }
+    async fn copy(&mut self, unit: &Unit) -> Result<(), CodedError> {
+        let names = Arc::clone(&self.names);
+        let name = names.get(unit.table).map_or("", String::as_str);
+        let doing = format!("copying table \"{name}\"");
+        let failed = |error: CodedError| match sqlstate(&error) {
+            Some(INSUFFICIENT_PRIVILEGE) => CodedError::definite(codes::NO_SELECT, error.message)
+                .hint("the user needs SELECT on the table and its partitions, and BYPASSRLS where row level security is on"),
+            _ => error,
         };
         let broken =
             |e: tuples::TupleError| CodedError::transient(codes::COPY, format!("the copy of table \"{name}\" was not understood: {e}"));
         // Credit first: the server starts to send with the statement.
         let mut held = Held::take(&self.credits, CHUNK as u32).await;
-        let mut stream = pin!(self.client.copy_out(unit.sql.as_str()).await.map_err(failed)?);
-        let mut tuples = Tuples::new(CHUNK + CHUNK / 8);
-        while let Some(bytes) = stream.try_next().await.map_err(failed)? {
-            tuples.push(&bytes).map_err(broken)?;
+        self.client.copy_out(&unit.sql, &doing).await.map_err(failed)?;
+        let mut tuples = Tuples::new(CHUNK + CHUNK / 4);
+        while self.client.copied(&doing, |bytes| tuples.push(bytes).map_err(broken)).await.map_err(failed)? {
             if tuples.len() >= CHUNK {
                 if !self.send(unit.table, &mut tuples, held).await {
                     return Ok(());

@@ -262,6 +262,7 @@ impl Shared {
 pub(super) struct Driver {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
+    pub pause: watch::Sender<bool>,
     pub status: Arc<SourceStatus>,
     run: JoinHandle<Result<(), CodedError>>,
 }
@@ -275,6 +276,7 @@ pub(super) struct Setup {
     pub auto: bool,
     pub range_bytes: u64,
     pub slot_patience: Duration,
+    pub paused: bool,
 }
 
 impl Setup {
@@ -283,7 +285,7 @@ impl Setup {
         settings.as_object().unwrap().iter().for_each(|(key, value)| {
             config[key] = value.clone();
         });
-        Self { config, state: Arc::default(), credit: PLENTY, auto: true, range_bytes: 64 << 20, slot_patience: DEADLINE }
+        Self { config, state: Arc::default(), credit: PLENTY, auto: true, range_bytes: 64 << 20, slot_patience: DEADLINE, paused: false }
     }
 
     pub(super) fn start(&self) -> Driver {
@@ -306,6 +308,7 @@ impl Setup {
         source.settings.slot_patience = self.slot_patience;
         let (durable, durable_end) = watch::channel(Durable { upper: Ts::default(), finished: false });
         let (stop, stop_end) = watch::channel(false);
+        let (pause, paused) = watch::channel(self.paused);
         let credits = Credits::new(self.credit, Arc::new(Semaphore::new(1 << 30)));
         let shared = Arc::new(Shared { replica: Mutex::new(replica), durable, credits: credits.clone(), auto: AtomicBool::new(self.auto) });
         let status = Arc::new(SourceStatus::default());
@@ -319,10 +322,11 @@ impl Setup {
             state: Arc::clone(&self.state) as Arc<dyn StateStore>,
             status: Arc::new(PipelineStatus::default()),
             source_status: Arc::clone(&status),
+            paused,
             stop: stop_end,
         };
         let run = tokio::spawn(Box::new(source).run(cx));
-        Driver { shared, stop, status, run }
+        Driver { shared, stop, pause, status, run }
     }
 }
 

@@ -6,6 +6,7 @@ mod driver;
 mod failures;
 mod join;
 mod keys;
+mod pause;
 mod preflight;
 mod snapshot;
 mod stream;

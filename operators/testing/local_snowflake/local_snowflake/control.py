@@ -71,7 +71,8 @@ class Control:
     async def _settle(self, request: Request) -> Response:
         seconds = float(request.query_params.get("timeout_s", "30"))
         idle = await run_in_threadpool(self._streaming.wait_idle, seconds)
-        return JSONResponse({"idle": idle}, status_code=200 if idle else 504)
+        counted = await run_in_threadpool(self._streaming.count_unread) if idle else {}
+        return JSONResponse({"idle": idle, "counted": counted}, status_code=200 if idle else 504)
 
     def _counts(self) -> dict[str, int]:
         conn = self._instance.cursor()

@@ -78,7 +78,7 @@ class Knobs:
     latency_ms: dict[str, int] = field(default_factory=dict)
     on_reopen: str = "drop"
     resent_token: str = "stale"
-    discard: bool = False
+    discard: bool | str = False
     reject_rows_matching: str | None = None
     max_request_bytes: int = 4 * 1024 * 1024
     token_ttl_s: int = 3600
@@ -86,7 +86,7 @@ class Knobs:
     partition_rows: int = 10_000
 
 
-_CHOICES = {"on_reopen": ("drop", "flush"), "resent_token": ("stale", "dedupe")}
+_CHOICES = {"on_reopen": ("drop", "flush"), "resent_token": ("stale", "dedupe"), "discard": (False, True, "later")}
 
 
 class Faults:
@@ -110,7 +110,7 @@ class Faults:
             if name not in known:
                 raise ValueError(f"no knob named '{name}'; there are: {', '.join([*known, 'fail', 'clear_failures'])}")
             if value not in _CHOICES.get(name, (value,)):
-                raise ValueError(f"'{name}' is one of: {', '.join(_CHOICES[name])}")
+                raise ValueError(f"'{name}' is one of: {', '.join(map(str, _CHOICES[name]))}")
             if name == "latency_ms":
                 value = value if isinstance(value, dict) else {"*": value}
                 for route in value:

@@ -43,7 +43,10 @@ def parse(arguments: list[str] | None = None) -> Options:
     add("--parent-pid", type=int, help="end when this process is gone")
     add("--commit-delay-ms", type=int, default=0, help="how long accepted rows wait before they are committed")
     add("--latency-ms", action="append", default=[], metavar="[ROUTE=]MS", help="wait before answering; repeatable")
-    add("--discard", action="store_true", help="count streamed rows instead of storing them")
+    add(
+        "--discard", nargs="?", const=True, default=False, choices=["later"],
+        help="count streamed rows instead of storing them; `later`: not before it is settled",
+    )
     add("--fault", type=json.loads, action="append", default=[], metavar="JSON", help="a planned failure; repeatable")
     add("--threads", type=int, default=2, help="DuckDB threads (default 2)")
     add("--memory-limit", default="4GB", help="DuckDB memory limit (default 4GB)")

@@ -191,6 +191,24 @@ def test_discard_counts_and_commits_without_storing(table: Server) -> None:
     assert _count(table) == 0
 
 
+def test_what_is_discarded_unread_is_counted_when_settled(table: Server) -> None:
+    table.faults(discard="later")
+    channels = [table.channel("T", name) for name in ("c1", "c2")]
+    for number, channel in enumerate(channels):
+        channel.open()
+        channel.append([{"ID": 1}, {"ID": 2}], "1")
+        body = zstandard.compress(b'{"ID": 3}\n' * (number + 1), 1)
+        channel.append(body, "2", **{"Content-Encoding": "zstd"})
+        assert channel.wait("2")["rows_inserted"] == 0
+    settled = table.http.post(table.url + "/_local/settle").json()["counted"]
+    assert settled == {"requests": 4, "rows": 7, "plain_bytes": 4 * 10 + 3 * 10}
+    assert [channel.status()["rows_inserted"] for channel in channels] == [3, 4]
+    assert table.http.post(table.url + "/_local/settle").json()["counted"]["rows"] == 0
+    # A new opening goes on from the token.
+    assert channels[0].open()["channel_status"]["last_committed_offset_token"] == "2"
+    assert _count(table) == 0
+
+
 def test_channels_of_a_table_commit_side_by_side(table: Server) -> None:
     def feed(name: str) -> None:
         channel = table.channel("T", name)

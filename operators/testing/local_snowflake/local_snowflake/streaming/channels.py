@@ -66,7 +66,7 @@ class Key:
 
 @dataclass
 class Channel:
-    """One channel; `lock` guards the sequencers, the commit queue guards the rest."""
+    """One channel; `lock` guards the sequencers, the commit queue guards the rest. `unread` bodies are committed and not counted."""
 
     key: Key
     client_sequencer: int = 0
@@ -82,6 +82,7 @@ class Channel:
     open: bool = False
     valid: bool = True
     pending: int = 0
+    unread: list = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def status(self) -> dict[str, Any]:

@@ -24,6 +24,14 @@ from local_snowflake.streaming.channels import Channel, now_ms, save
 _ROWS_AT_ONCE = 1_000_000
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A body that is counted later."""
+
+    body: bytes
+    encoding: str
+
+
 @dataclass
 class Batch:
     """What one request brought."""
@@ -35,6 +43,7 @@ class Batch:
     message: str | None
     token: str | None
     discarded: int = 0
+    unread: Unread | None = None
     accepted: float = field(default_factory=time.monotonic)
 
     @property
@@ -115,7 +124,20 @@ class CommitQueue(threading.Thread):
                 rows += due[-1].rows
         return due
 
+    def _keep_unread(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            if batch.unread is not None:
+                batch.channel.unread.append(batch.unread)
+        self._done(batches)
+
     def _commit_all(self, batches: list[Batch]) -> None:
+        if all(batch.unread is not None for batch in batches):
+            # No transaction: there are no rows that the token must agree with, and counting stores it.
+            for channel, mine in _by_channel(batches):
+                for name, value in _progress(channel, mine).items():
+                    setattr(channel, name, value)
+            self._keep_unread(batches)
+            return
         try:
             self._commit(batches)
         except duckdb.Error:
@@ -150,7 +172,7 @@ class CommitQueue(threading.Thread):
         for channel, values in news:
             for name, value in values.items():
                 setattr(channel, name, value)
-        self._done(batches)
+        self._keep_unread(batches)
 
     def _write(self, conn: duckdb.DuckDBPyConnection, batches: list[Batch]) -> list[tuple[Channel, dict]]:
         tables: dict[tuple[str, str], list[pa.Table]] = defaultdict(list)
@@ -159,12 +181,8 @@ class CommitQueue(threading.Thread):
                 tables[batch.channel.key.schema, batch.channel.key.table].append(batch.table)
         for (schema, name), parts in tables.items():
             self._insert(conn, schema, name, parts)
-        by_channel: dict[int, list[Batch]] = defaultdict(list)
-        for batch in batches:
-            by_channel[id(batch.channel)].append(batch)
         news = []
-        for mine in by_channel.values():
-            channel = mine[0].channel
+        for channel, mine in _by_channel(batches):
             values = _progress(channel, mine)
             save(conn, channel, values)
             news.append((channel, values))
@@ -183,6 +201,13 @@ class CommitQueue(threading.Thread):
                 f"INSERT INTO {qualified(self._database, schema, name)} ({columns}) SELECT {columns} FROM accepted_rows"
             )
             conn.unregister("accepted_rows")
+
+
+def _by_channel(batches: list[Batch]) -> list[tuple[Channel, list[Batch]]]:
+    found: dict[int, list[Batch]] = defaultdict(list)
+    for batch in batches:
+        found[id(batch.channel)].append(batch)
+    return [(mine[0].channel, mine) for mine in found.values()]
 
 
 def _progress(channel: Channel, batches: list[Batch]) -> dict:

@@ -14,7 +14,7 @@ from local_snowflake.faults import Faults
 from local_snowflake.instance import Instance
 from local_snowflake.streaming.blobs import Stage
 from local_snowflake.streaming.channels import SUFFIX, Channel, Channels, Key, Refused, erase, save
-from local_snowflake.streaming.commit import Batch, CommitQueue
+from local_snowflake.streaming.commit import Batch, CommitQueue, Unread
 from local_snowflake.streaming.rows import Decoded, RowReader, count_lines
 
 _MAX_PLAIN = 1 << 30
@@ -106,6 +106,8 @@ class Streaming:
         """Accepts the rows of one request: 200 says that they wait, not that they are durable."""
         reader, channel = self.reader(key), self.need(key)
         self._check(channel, token)
+        if self.faults.knobs.discard == "later":
+            return self._accept(channel, token, [(Unread(body, encoding), end)])
         return self._accept(channel, token, [(self._decode(reader, decompress(body, encoding)), end)])
 
     def append_files(self, key: Key, entries: list[dict[str, Any]], token: str | None) -> dict[str, Any]:
@@ -144,6 +146,27 @@ class Streaming:
             time.sleep(0.005)
         return True
 
+    def count_unread(self) -> dict[str, int]:
+        """Counts the rows that were discarded unread: requests, rows, and their bytes before compression."""
+        total = {"requests": 0, "rows": 0, "plain_bytes": 0}
+        for channel in self.channels.all():
+            queue = self._queues[channel.key.database]
+            with queue.busy:
+                unread, channel.unread = channel.unread, []
+                if not unread:
+                    continue
+                rows = 0
+                for one in unread:
+                    plain = decompress(one.body, one.encoding)
+                    rows += count_lines(plain)
+                    total["plain_bytes"] += len(plain)
+                values = {"rows_inserted": channel.rows_inserted + rows, "rows_parsed": channel.rows_parsed + rows}
+                save(self._instance.cursor(), channel, values)
+                channel.rows_inserted, channel.rows_parsed = values["rows_inserted"], values["rows_parsed"]
+            total["requests"] += len(unread)
+            total["rows"] += rows
+        return total
+
     def _decode(self, reader: RowReader, plain: bytes) -> Decoded | int:
         knobs = self.faults.knobs
         if knobs.discard:
@@ -157,7 +180,7 @@ class Streaming:
     def _check(self, channel: Channel, token: str | None) -> bool:
         return self.channels.check(channel, token, self.faults.knobs.resent_token == "dedupe")
 
-    def _accept(self, channel: Channel, token: str | None, decoded: list[tuple[Decoded | int, str | None]]) -> dict:
+    def _accept(self, channel: Channel, token: str | None, decoded: list[tuple[Decoded | Unread | int, str | None]]) -> dict:
         with channel.lock:
             if self._check(channel, token):
                 channel.row_sequencer += 1
@@ -165,6 +188,8 @@ class Streaming:
                 for rows, end in decoded:
                     if isinstance(rows, int):
                         queue.add(Batch(channel, None, rows, 0, None, end, discarded=rows))
+                    elif isinstance(rows, Unread):
+                        queue.add(Batch(channel, None, 0, 0, None, end, unread=rows))
                     else:
                         queue.add(Batch(channel, rows.table, rows.parsed, rows.errors, rows.message, end))
             return {"next_continuation_token": self.channels.token(channel)}
