@@ -17,7 +17,7 @@
 mod row;
 
 use etl_stream_operators::contract::{
-    Ack, AckReport, BuildContext, Cells, CodedError, Delivery, Format, MemoryState, Op, PipelineStatus, RowBatch, Sink, SinkConfig,
+    Ack, AckReport, BuildContext, Cells, CodedError, Delivery, Format, MemoryState, Op, Peers, PipelineStatus, RowBatch, Sink, SinkConfig,
     TableSchema, Ts, WriterContext,
 };
 use etl_stream_operators::encode::Encoder;
@@ -125,7 +125,12 @@ impl Run {
         }
         let config: SnowflakeConfig = serde_json::from_value(all).expect("settings");
         let sink: Arc<dyn Sink> = config
-            .build(&BuildContext { pipeline: "bench".into(), node: "warehouse".into(), folder: Path::new("/").into() })
+            .build(&BuildContext {
+                pipeline: "bench".into(),
+                node: "warehouse".into(),
+                folder: Path::new("/").into(),
+                peers: Peers::default(),
+            })
             .expect("a sink");
         let context = WriterContext {
             pipeline: "bench".into(),

@@ -6,7 +6,7 @@ mod row;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use etl_stream::config::{self, Environment};
 use etl_stream_operators::batch::{Batcher, Limits, SealReason};
-use etl_stream_operators::contract::{BatchSettings, BuildContext, Format, Item, Kind, Output, Registry, RowBatch};
+use etl_stream_operators::contract::{BatchSettings, BuildContext, Format, Item, Kind, Output, Peers, Registry, RowBatch};
 use etl_stream_operators::encode::Encoder;
 use etl_stream_operators::sink::json::{Dialect, RowWriter};
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn transform(c: &mut Criterion) {
     for (name, kind, settings) in nodes {
         let node = registry.get(Kind::Operator, kind).expect("built in");
         let parsed = (node.parse)(settings).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let context = BuildContext { pipeline: "p".into(), node: "n".into(), folder: Path::new("/").into() };
+        let context = BuildContext { pipeline: "p".into(), node: "n".into(), folder: Path::new("/").into(), peers: Peers::default() };
         let mut operator = parsed.operator(&context).expect("the settings are right");
         let table = Arc::new(operator.schema(&batch.table).expect("the table fits"));
         let mut out = Output::default();

@@ -26,6 +26,10 @@ pub mod dataflow;
 
 pub mod server;
 
+mod alerts;
+
+mod notify;
+
 pub mod cli;
 
 pub mod demo;

@@ -13,6 +13,7 @@ mod built_in;
 pub(crate) mod calendar;
 mod cells;
 mod check;
+mod connections;
 mod contents;
 mod dead_letter;
 mod error;
@@ -32,16 +33,20 @@ mod source;
 mod spelling;
 mod state;
 mod status;
+mod wal;
 mod wire;
 
 pub use batch::{Op, RowBatch};
 pub use cells::Cells;
 pub use check::{CheckContext, Checked, Checks, Standing};
+pub use connections::{ConnectionSettings, Connections, Permit, Replicating, ServerConnections};
 pub use contents::{Contents, Copied, Held, TakeLine, WantTable};
 pub use dead_letter::{DeadLetter, DeadLetters, Replayed};
 pub use error::{Class, Code, CodedError, Exit};
 pub use item::{Item, Items, Mark};
-pub use node::{BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Render, SinkConfig, SourceConfig};
+pub use node::{
+    BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Peers, Render, SinkConfig, SourceConfig, Watch,
+};
 pub use position::{Lsn, Token, Ts};
 pub use raw::{Commit, Format, RawItem, RawItems, RawRow, RawRows};
 pub use registry::{Kind, NodeType, ParseNode, ParsedNode, Registry};
@@ -53,4 +58,5 @@ pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceC
 pub use spelling::double_holds;
 pub(crate) use spelling::place_point;
 pub use state::{MemoryState, StateKey, StateStore, awaits_copy};
-pub use status::{Pending, Phase, PipelineStatus, SinkStatus, SourceStatus, StoppedTable, TableStatus};
+pub use status::{AlertStatus, Pending, Phase, PipelineStatus, SinkStatus, SourceStatus, StoppedTable, TableStatus};
+pub use wal::{WalDecoded, WalSender, WalServer, WalSlot};

@@ -3,9 +3,11 @@
 //! A node's settings are a plain struct that serde reads and schemars describes; its doc comments are the
 //! reference page, the editor's hover text and the schema. `check` looks at what types cannot say.
 
-use super::{Code, CodedError, Item, Items, RowBatch, Secret, SecretString, Sink, Source, TableSchema, Ts};
+use super::{Code, CodedError, Item, Items, ParsedNode, RowBatch, Secret, SecretString, Sink, Source, TableSchema, Ts};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use timely::dataflow::Stream;
@@ -52,6 +54,50 @@ pub trait NodeConfig: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     fn outputs(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Sources of the file that it watches by name.
+    fn watches(&self) -> Vec<Watch> {
+        Vec::new()
+    }
+
+    /// Whether it is of use when no sink reads its rows.
+    fn may_be_unread(&self) -> bool {
+        false
+    }
+}
+
+/// A source of the file that another node watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Where it is named, as a JSON pointer relative to the node's settings.
+    pub pointer: String,
+    /// Its name.
+    pub source: String,
+    /// The `type:` it must have.
+    pub type_name: &'static str,
+}
+
+/// The sources of the file, for a node that watches them.
+#[derive(Clone, Default)]
+pub struct Peers(Arc<BTreeMap<Arc<str>, Arc<dyn ParsedNode>>>);
+
+impl Peers {
+    /// These sources.
+    #[must_use]
+    pub fn new(sources: impl IntoIterator<Item = (Arc<str>, Arc<dyn ParsedNode>)>) -> Self {
+        Self(Arc::new(sources.into_iter().collect()))
+    }
+
+    /// Those whose settings are of one kind, by name.
+    pub fn of<C: NodeConfig>(&self) -> impl Iterator<Item = (&Arc<str>, &C)> {
+        self.0.iter().filter_map(|(name, node)| Some((name, node.settings().downcast_ref::<C>()?)))
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// What a node is built with.
@@ -63,6 +109,8 @@ pub struct BuildContext {
     pub node: Arc<str>,
     /// The folder of the pipeline file; relative paths start there.
     pub folder: Arc<Path>,
+    /// The sources of the file.
+    pub peers: Peers,
 }
 
 impl BuildContext {

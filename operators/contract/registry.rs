@@ -1,7 +1,8 @@
 //! The node types a binary knows, by their `type:`. Explicit: nothing registers itself.
 
-use super::{BuildContext, CodedError, Findings, NodeConfig, Operator, OperatorConfig, Sink, SinkConfig, Source, SourceConfig};
+use super::{BuildContext, CodedError, Findings, NodeConfig, Operator, OperatorConfig, Sink, SinkConfig, Source, SourceConfig, Watch};
 use serde_json::Value;
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -44,6 +45,12 @@ pub trait ParsedNode: Send + Sync {
     fn check(&self, findings: &mut Findings);
     /// Names of its outputs; empty: one unnamed.
     fn outputs(&self) -> Vec<String>;
+    /// Sources of the file that it watches.
+    fn watches(&self) -> Vec<Watch>;
+    /// Whether it is of use when no sink reads its rows.
+    fn may_be_unread(&self) -> bool;
+    /// The settings themselves.
+    fn settings(&self) -> &dyn Any;
     /// Makes the source.
     ///
     /// # Errors
@@ -96,6 +103,15 @@ macro_rules! parsed {
             }
             fn outputs(&self) -> Vec<String> {
                 self.0.outputs()
+            }
+            fn watches(&self) -> Vec<Watch> {
+                self.0.watches()
+            }
+            fn may_be_unread(&self) -> bool {
+                self.0.may_be_unread()
+            }
+            fn settings(&self) -> &dyn Any {
+                &self.0
             }
             parsed!(@methods $method);
         }

@@ -11,8 +11,8 @@
 //! sink. `Durable` never passes a row that some sink has not made durable.
 
 use super::{
-    CheckContext, Checks, CodedError, Copied, Dropped, PipelineStatus, RawItem, SlotFacts, SourceStatus, StateStore, TableSchema, Ts,
-    WantTable,
+    CheckContext, Checks, CodedError, Connections, Copied, Dropped, PipelineStatus, RawItem, SlotFacts, SourceStatus, StateStore,
+    TableSchema, Ts, WantTable,
 };
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -192,6 +192,8 @@ pub struct SourceContext {
     pub durable: watch::Receiver<Durable>,
     /// Bounds what is in flight.
     pub credits: Credits,
+    /// The process's connections for statements.
+    pub connections: Arc<Connections>,
     /// Where progress is kept.
     pub state: Arc<dyn StateStore>,
     /// What the user sees of the pipeline.

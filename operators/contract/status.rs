@@ -1,10 +1,10 @@
 //! What the user sees of a running pipeline: phases, rows, lag. Written by nodes, read by the progress
 //! display, `/api/v1/status` and the metrics page.
 
-use super::{CodedError, Token};
+use super::{CodedError, Connections, Token, WalServer};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How finely the time is told for which a source lags.
@@ -259,11 +259,33 @@ impl SinkStatus {
     }
 }
 
+/// An alert that holds now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertStatus {
+    /// Its name.
+    pub alert: String,
+    /// What it is about, such as `source shop`.
+    pub subject: String,
+    /// `info`, `warn` or `page`.
+    pub severity: &'static str,
+    /// Whether it has been told of; else it has not held for long enough.
+    pub firing: bool,
+    /// Since when it holds, in seconds since 1970-01-01 00:00:00 UTC.
+    pub since: f64,
+    /// The value and the condition, in words.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
 /// The whole pipeline.
 #[derive(Debug, Default)]
 pub struct PipelineStatus {
     sources: Mutex<BTreeMap<String, Arc<SourceStatus>>>,
     sinks: Mutex<BTreeMap<String, Arc<SinkStatus>>>,
+    servers: Mutex<BTreeMap<Arc<str>, Arc<WalServer>>>,
+    alerts: Mutex<Vec<AlertStatus>>,
+    connections: OnceLock<Arc<Connections>>,
 }
 
 impl PipelineStatus {
@@ -304,6 +326,44 @@ impl PipelineStatus {
     #[must_use]
     pub fn sinks(&self) -> BTreeMap<String, Arc<SinkStatus>> {
         self.sinks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets what was last seen of a server.
+    pub fn set_server(&self, server: Arc<WalServer>) {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&server.name), server);
+    }
+
+    /// Every server that is monitored.
+    #[must_use]
+    pub fn servers(&self) -> BTreeMap<Arc<str>, Arc<WalServer>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forgets a server that is not monitored any more.
+    pub fn remove_server(&self, name: &str) {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Sets the alerts that hold now.
+    pub fn set_alerts(&self, alerts: Vec<AlertStatus>) {
+        *self.alerts.lock().unwrap_or_else(PoisonError::into_inner) = alerts;
+    }
+
+    /// The alerts that hold now.
+    #[must_use]
+    pub fn alerts(&self) -> Vec<AlertStatus> {
+        self.alerts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says which connections the pipeline draws from; the first word counts.
+    pub fn set_connections(&self, connections: Arc<Connections>) {
+        let _ = self.connections.set(connections);
+    }
+
+    /// The connections it draws from.
+    #[must_use]
+    pub fn connections(&self) -> Option<&Arc<Connections>> {
+        self.connections.get()
     }
 }
 

@@ -4,6 +4,7 @@
 //! PostgreSQL ──postgres──┐
 //! a seed ─────synthetic──┼──> RawItems ──> decode
 //! a capture ─────replay──┘
+//! PostgreSQL ──wal_monitor──> row batches
 //! ```
 
 mod pace;
@@ -13,9 +14,12 @@ pub mod synthetic;
 #[cfg(test)]
 mod testing;
 
+pub(crate) mod wal_monitor;
+
 use crate::contract::Registry;
 
 /// Adds this stage's node types.
 pub(crate) fn register(registry: Registry) -> Registry {
-    registry.source::<postgres::PostgresConfig>().source::<replay::ReplayConfig>().source::<synthetic::SyntheticConfig>()
+    let registry = registry.source::<postgres::PostgresConfig>().source::<wal_monitor::WalMonitorConfig>();
+    registry.source::<replay::ReplayConfig>().source::<synthetic::SyntheticConfig>()
 }

@@ -1,8 +1,8 @@
 //! Runs a source to its end without the engine: rows are decoded and encoded, everything is durable as it comes.
 
 use crate::contract::{
-    Chunk, ChunkSender, CodedError, Credits, Durable, Item, MemoryState, PipelineStatus, RawItem, RowBatch, Source, SourceClosed,
-    SourceContext, SourceStatus, StateStore, Ts,
+    Chunk, ChunkSender, CodedError, ConnectionSettings, Connections, Credits, Durable, Item, MemoryState, PipelineStatus, RawItem,
+    RowBatch, Source, SourceClosed, SourceContext, SourceStatus, StateStore, Ts,
 };
 use crate::encode::Encoder;
 use std::sync::atomic::Ordering;
@@ -79,6 +79,7 @@ pub(super) async fn run(source: Box<dyn Source>, state: &Arc<MemoryState>, chunk
         out: Box::new(Collect { given: Arc::clone(&given), durable, credits: credits.clone(), stop }),
         durable: durable_end,
         credits: credits.clone(),
+        connections: Connections::new(ConnectionSettings::default()),
         state: Arc::clone(state) as Arc<dyn StateStore>,
         status: Arc::new(PipelineStatus::default()),
         source_status: Arc::clone(&status),

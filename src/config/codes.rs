@@ -36,5 +36,7 @@ pub(super) const MISSING_FIELD: Code = Code::new("CFG0016", Exit::Usage);
 pub(super) const UNKNOWN_NOTIFIER: Code = Code::new("CFG0017", Exit::Usage);
 /// Rows that reach a sink twice.
 pub(super) const TWO_PATHS: Code = Code::new("CFG0018", Exit::Usage);
-/// Alerts that nothing evaluates.
-pub(super) const ALERTS_IDLE: Code = Code::new("CFG0019", Exit::Usage);
+/// A node that watches what is not there to be watched.
+pub(super) const WATCH: Code = Code::new("CFG0061", Exit::Usage);
+/// An alert that cannot be evaluated or told as it is written.
+pub(super) const ALERT: Code = Code::new("CFG0062", Exit::Usage);

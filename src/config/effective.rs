@@ -19,6 +19,8 @@ pub(super) fn write(tree: &Tree, settings: &Settings, drafts: &[Draft], edges: &
     let engine = &settings.engine;
     let _ = writeln!(writer.out, "version: 1\nname: {}\nengine:\n  workers: {}", settings.name, engine.workers);
     let _ = writeln!(writer.out, "  source_credit: {}\n  credit: {}", engine.source_credit, engine.credit);
+    let connections = engine.connections;
+    let _ = writeln!(writer.out, "  connections:\n    total: {}\n    per_server: {}", connections.total, connections.per_server);
     let path = settings.state.path.as_ref().map_or_else(|| format!(".etl-stream/{}.db", settings.name), |p| p.display().to_string());
     let _ = writeln!(writer.out, "state:\n  type: sqlite\n  path: {}", quoted(&path));
     match &settings.server {

@@ -223,7 +223,7 @@ fn unread(drafts: &[Draft], edges: &[Vec<Edge>], problems: &mut Problems) {
         }
     }
     for ((draft, reaches), out) in drafts.iter().zip(reaches).zip(out) {
-        if draft.kind == Kind::Sink {
+        if draft.kind == Kind::Sink || draft.parsed.as_ref().is_some_and(|parsed| parsed.may_be_unread()) {
             continue;
         }
         let mut warn = |message: String| {

@@ -11,6 +11,7 @@
 //! JSON pointer, line and column. A graph comes out only when there is no error. Text from outside never
 //! panics, and no secret is shown.
 
+mod alerts;
 mod codes;
 mod document;
 mod effective;
@@ -26,6 +27,7 @@ mod schema;
 mod settings;
 pub(crate) mod suggest;
 mod tree;
+mod when;
 
 #[cfg(test)]
 #[expect(dead_code, reason = "settings of tests are read, not used")]
@@ -38,9 +40,10 @@ mod tests;
 pub use problem::{Problem, Problems, Severity};
 pub use report::Drawing;
 pub use settings::{
-    AlertSettings, AlertSeverity, EngineSettings, NotifierSettings, NotifierType, ServerSettings, StateSettings, StateType,
+    AlertSettings, AlertSeverity, EngineSettings, NotifierSettings, NotifierType, PayloadFormat, ServerSettings, StateSettings, StateType,
 };
 pub use tree::Span;
+pub use when::{Comparison, METRICS, Metric, Reading, SubjectKind, Unit, When};
 
 pub(crate) use schema::Shape;
 pub(crate) use suggest::help as suggestion;

@@ -7,7 +7,7 @@ use super::scalar::resolve;
 use super::schema::Shape;
 use super::settings::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings, StateSettings};
 use super::tree::{Entry, Span, Tree, Value};
-use super::{codes, effective, join, links, suggest};
+use super::{alerts, codes, effective, join, links, suggest};
 use crate::Registry;
 use crate::graph::{Graph, Input, Node};
 use schemars::JsonSchema;
@@ -57,6 +57,7 @@ pub(super) fn build(tree: &Tree, path: &Path, registry: &Registry, problems: &mu
     }
     let settings = settings(tree, path, problems);
     let drafts = nodes::collect(tree, registry, problems);
+    alerts::check(tree, &settings, &drafts, problems);
     for (kind, noun) in [(crate::Kind::Source, "sources"), (crate::Kind::Sink, "sinks")] {
         let written = tree.entry(noun).is_some_and(|e| e.value.map().is_some_and(|m| !m.is_empty()));
         if !written && !drafts.iter().any(|d| d.kind == kind) {
@@ -91,6 +92,12 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
         check((1..=1024).contains(&engine.workers), "workers", "from 1 to 1024");
         check((1..4096).contains(&mib(engine.source_credit.0)), "source_credit", "from 1MiB to under 4GiB");
         check((1..=1 << 20).contains(&mib(engine.credit.0)), "credit", "from 1MiB to 1TiB");
+        for field in engine.connections.out_of_range() {
+            let connections = entry.value.entry("connections");
+            let span = connections.and_then(|c| c.value.entry(field)).map_or(entry.key_span, |e| e.value.span);
+            let message = format!("`connections.{field}` of engine is from 1 to 100000");
+            problems.error(codes::VALUE, &format!("/engine/connections/{field}"), span, message);
+        }
     }
     let server = match tree.entry("server") {
         Some(entry) if entry.value.scalar().is_some_and(|s| s.text == "none") => None,
@@ -100,27 +107,6 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
     let state = part(tree, "state", problems).unwrap_or_default();
     let notifiers: BTreeMap<String, NotifierSettings> = named(tree, "notifiers", "notifier", problems);
     let alerts: BTreeMap<String, AlertSettings> = named(tree, "alerts", "alert", problems);
-    if let Some(entry) = tree.entry("alerts") {
-        let known: Vec<&str> =
-            tree.entry("notifiers").and_then(|e| e.value.map()).unwrap_or_default().iter().map(|e| e.key.as_str()).collect();
-        for alert in entry.value.map().unwrap_or_default() {
-            let notify = alert.value.entry("notify").and_then(|n| n.value.list()).unwrap_or_default();
-            for (at, item) in notify.iter().enumerate() {
-                if let Some(name) = item.scalar().filter(|s| !s.opaque && !known.contains(&s.text.as_str())) {
-                    let message = format!("alert \"{}\" tells \"{}\", which is not a notifier", alert.key, name.text);
-                    let pointer = format!("{}/notify/{at}", join("/alerts", &alert.key));
-                    let help = suggest::help(&name.text, known.iter().copied());
-                    problems.error(codes::UNKNOWN_NOTIFIER, &pointer, item.span, message).help =
-                        help.or(Some("add it under `notifiers:`".into()));
-                }
-            }
-        }
-        if !alerts.is_empty() {
-            let message = "alerts are checked here, and this build does not evaluate them";
-            problems.warning(codes::ALERTS_IDLE, "/alerts", entry.key_span, message).help =
-                Some("until it does, alert on the /metrics of the server".into());
-        }
-    }
     Settings { name, engine, state, server, alerts, notifiers }
 }
 
@@ -190,10 +176,13 @@ fn assemble(settings: Settings, mut drafts: Vec<Draft>, edges: &[Vec<links::Edge
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
+    let sources = graph.iter().filter(|node| node.kind == crate::Kind::Source);
+    let peers = crate::Peers::new(sources.map(|node| (Arc::clone(&node.name), Arc::clone(&node.parsed))));
     let state = folder.join(settings.state.path.unwrap_or_else(|| format!(".etl-stream/{}.db", settings.name).into()));
     Some(Graph {
         pipeline: settings.name.into(),
         folder: folder.into(),
+        peers,
         nodes: graph,
         engine: settings.engine,
         state,

@@ -1,6 +1,7 @@
 //! The settings of a pipeline that are not nodes: engine, state, server, alerts and notifiers.
 
-use crate::{ByteSize, Period, Secret};
+use super::when::When;
+use crate::{ByteSize, ConnectionSettings, Period, RetrySettings, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -17,11 +18,13 @@ pub struct EngineSettings {
     pub source_credit: ByteSize,
     /// Bytes of all sources that may be in flight.
     pub credit: ByteSize,
+    /// Connections to PostgreSQL servers for statements. Replication connections, one for each slot, come on top.
+    pub connections: ConnectionSettings,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { workers: 1, source_credit: ByteSize::mib(32), credit: ByteSize::mib(64) }
+        Self { workers: 1, source_credit: ByteSize::mib(32), credit: ByteSize::mib(64), connections: ConnectionSettings::default() }
     }
 }
 
@@ -73,22 +76,43 @@ pub enum AlertSeverity {
     /// Someone should look.
     #[default]
     Warn,
-    /// Someone must look now.
+    /// Someone must look now: danger.
     Page,
+}
+
+impl AlertSeverity {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Page => "page",
+        }
+    }
 }
 
 /// A condition worth telling someone about.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlertSettings {
-    /// The condition, such as `sink.freshness > 2m`.
-    pub when: String,
-    /// How long it must hold.
+    /// The condition: a metric, a comparison and a value.
+    pub when: When,
+    /// A condition on the same metric that makes it dangerous: the severity is then `page`, and that is told at once.
+    #[serde(default)]
+    pub danger: Option<When>,
+    /// How long the condition holds before anybody is told, and does not hold before it is over. Default: at once.
     #[serde(default, rename = "for")]
     pub hold: Option<Period>,
-    /// How loud it is.
+    /// How loud it is, without danger.
     #[serde(default)]
     pub severity: AlertSeverity,
+    /// How often it is told again while it holds. Default: never.
+    #[serde(default)]
+    pub repeat: Option<Period>,
+    /// Names of the sources, sinks, servers or slots it is about. Default: all.
+    #[serde(default)]
+    pub only: Option<Vec<String>>,
     /// Names of the notifiers that tell.
     pub notify: Vec<String>,
 }
@@ -110,4 +134,39 @@ pub struct NotifierSettings {
     pub kind: NotifierType,
     /// The address to post to.
     pub url: Secret,
+    /// Signs what is posted: HMAC-SHA256 of `<timestamp>.<body>`, in `X-Etl-Stream-Signature`. Default: unsigned.
+    #[serde(default)]
+    pub secret: Option<Secret>,
+    /// What is posted.
+    #[serde(default)]
+    pub format: PayloadFormat,
+    /// Notifications that wait at most; beyond them the oldest is dropped, and counted.
+    #[serde(default = "queue")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub queue: u32,
+    /// How long one attempt may take.
+    #[serde(default = "timeout")]
+    pub timeout: Period,
+    /// How attempts that failed are made again.
+    #[serde(default)]
+    pub retry: RetrySettings,
+}
+
+fn queue() -> u32 {
+    1_000
+}
+
+fn timeout() -> Period {
+    Period::millis(10_000)
+}
+
+/// What a notifier posts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PayloadFormat {
+    /// This program's JSON, described in `docs/alerts.md`.
+    #[default]
+    Default,
+    /// The `wal_alert` of the program before this one: for alerts on `retained_wal` only.
+    Predecessor,
 }

@@ -157,13 +157,28 @@ fn problems() {
             vec!["CFG0002 1:19 /engine/workers | `workers` of engine is from 1 to 1024", "CFG0002 1:30 /engine/credit"],
         ),
         (
-            "sources: {s: {type: pull}}\nsinks: {k: {type: push, account: a}}\nalerts:\n  a: {when: x, notify: [opps], severity: loud}\n  b: {notify: []}\n  c: {when: x, for: 1m, notify: [ops]}\nnotifiers: {ops: {type: webhook, url: {env: U}}}",
+            "sources: {s: {type: pull}}\nsinks: {k: {type: push, account: a}}\nalerts:\n  a: {when: sink.retries > 1, notify: [opps], severity: loud}\n  b: {notify: []}\n  c: {when: sink.retrys > 1, for: 1m, notify: [ops]}\nnotifiers: {ops: {type: webhook, url: {env: U}, queue: 0}}",
             vec![
-                "CFG0019 3:1 /alerts",
-                "CFG0017 4:25 /alerts/a/notify/0 | alert \"a\" tells \"opps\", which is not a notifier | did you mean `ops`?",
-                "CFG0002 4:42 /alerts/a/severity",
+                "CFG0017 4:40 /alerts/a/notify/0 | alert \"a\" tells \"opps\", which is not a notifier | did you mean `ops`?",
+                "CFG0002 4:57 /alerts/a/severity",
                 "CFG0016 5:3 /alerts/b | alert \"b\" needs `when`",
+                "CFG0002 6:13 /alerts/c/when | `when` of alert \"c\": there is no metric `sink.retrys`; did you mean `sink.retries`?",
+                "CFG0002 7:13 /notifiers/ops/queue",
             ],
+        ),
+        (
+            "sources: {s: {type: pull}}\nsinks: {k: {type: push, account: a}}\nalerts:\n  a: {when: slot.retained_wal > 1GiB, notify: []}\n  b: {when: sink.retries > 1, danger: sink.rejected_rows > 1, repeat: 1ms, only: [k, s], notify: [old]}\nnotifiers: {old: {type: webhook, url: {env: U}, format: predecessor}}",
+            vec![
+                "CFG0062 4:13 /alerts/a/when | alert \"a\": nothing gives slot.retained_wal | add a source of type wal_monitor",
+                "CFG0062 5:39 /alerts/b/danger | alert \"b\": `danger` is on sink.rejected_rows, `when` on sink.retries",
+                "CFG0062 5:71 /alerts/b/repeat",
+                "CFG0062 5:86 /alerts/b/only/1 | alert \"b\": \"s\" is not a sink of this file",
+                "CFG0062 5:99 /alerts/b/notify/0 | alert \"b\" is on sink.retries",
+            ],
+        ),
+        (
+            "engine: {connections: {total: 0, per_server: 3}}\nsources: {s: {type: pull}}\nsinks: {k: {type: push, account: a}}",
+            vec!["CFG0002 1:31 /engine/connections/total | `connections.total` of engine is from 1 to 100000"],
         ),
         (
             "defaults:\n  sinks: {batch: {max_rows: x}, bach: 1}\n  sorces: {}\nsources: {s: {type: pull}}\nsinks: {k: {type: push, inputs: [s], account: a}, l: {type: push, inputs: [s], account: a}}",
@@ -276,6 +291,9 @@ engine:
   workers: 1
   source_credit: 32MiB
   credit: 64MiB
+  connections:
+    total: 100
+    per_server: 16
 state:
   type: sqlite
   path: .etl-stream/my_shop.db
@@ -345,4 +363,29 @@ CFG0004
         etl-stream explain CFG0004
 ";
     assert_eq!(drawn.trim_end(), expected.trim_end());
+}
+
+#[test]
+fn what_is_watched_is_there() {
+    let read = |watch: &str| {
+        let text = format!(
+            "sources:\n  shop: {{type: postgres, host: h}}\n  wal: {{type: wal_monitor, watch: [{watch}]}}\nsinks: {{k: {{type: blackhole, inputs: [shop]}}}}"
+        );
+        parse("p.yaml", &text, Path::new("p.yaml"), &crate::Registry::builtin(), &Environment::Opaque)
+    };
+    for (watch, expected) in [
+        ("shop", None),
+        (
+            "shp",
+            Some(
+                "CFG0061 3:36 /sources/wal/watch/0 | source \"wal\" watches \"shp\", which is not a source of this file | did you mean `shop`?",
+            ),
+        ),
+        ("wal", Some("CFG0061 3:36 /sources/wal/watch/0 | source \"wal\" watches \"wal\", which is of type `wal_monitor`")),
+    ] {
+        let got: Vec<String> = read(watch).problems.list.iter().map(line).collect();
+        // A monitor is of use when no sink reads its rows: there is no warning.
+        assert_eq!(got.len(), usize::from(expected.is_some()), "{got:?}");
+        assert!(expected.is_none_or(|expected| got[0].starts_with(expected)), "{got:?}");
+    }
 }

@@ -16,6 +16,7 @@ mod busy;
 mod decode;
 mod exchange;
 mod failure;
+mod limit;
 mod operator;
 mod options;
 mod pause;

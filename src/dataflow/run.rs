@@ -3,6 +3,7 @@
 use super::bridge::bridge;
 use super::busy::Busy;
 use super::failure::Failures;
+use super::limit;
 use super::options::RunOptions;
 use super::pause::Pauses;
 use super::plan::{OperatorPlan, Plan, SinkPlan, instances};
@@ -13,17 +14,19 @@ use super::supervise::{SourceTask, Supervisor, WriterTask};
 use super::tap::Taps;
 use super::workers::Workers;
 use crate::Kind;
+use crate::alerts::Watching;
 use crate::checkpoint::SqliteState;
 use crate::graph::{Graph, Node};
 use crate::server::{self, Served, Server};
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
-    Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
+    Code, CodedError, Connections, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
 };
 use futures::future::try_join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tracing::info;
 
 /// The runtime was not started.
@@ -48,7 +51,7 @@ pub fn run(graph: Graph, options: RunOptions) -> Result<(), CodedError> {
             }
             started = Box::pin(start(graph, options)) => started?,
         };
-        Box::pin(started.supervisor.run(signals)).await
+        Box::pin(started.end(signals)).await
     });
     // Tasks of a failed pipeline may hang on a socket: they are not waited for.
     runtime.shutdown_background();
@@ -63,6 +66,8 @@ pub struct Started {
     stop: watch::Sender<bool>,
     /// Until the end: a sink may hold what no other process is to have, such as its folder's lock.
     _sinks: Vec<Arc<dyn Sink>>,
+    alerts: Watching,
+    limits: JoinHandle<()>,
 }
 
 impl Started {
@@ -89,7 +94,16 @@ impl Started {
     /// # Errors
     /// The first failure of any node; with `until`, the error of a table that is left behind.
     pub async fn supervise(self) -> Result<(), CodedError> {
-        self.supervisor.run(Signals::listen()?).await
+        self.end(Signals::listen()?).await
+    }
+
+    async fn end(self, signals: Signals) -> Result<(), CodedError> {
+        let result = self.supervisor.run(signals).await;
+        self.limits.abort();
+        // It has the state, which the next run may want to open.
+        let _ = self.limits.await;
+        self.alerts.end().await;
+        result
     }
 }
 
@@ -113,6 +127,8 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
     let status = Arc::new(PipelineStatus::default());
     let (failures, failed) = Failures::new();
     let (stop, stopped) = watch::channel(false);
+    let connections = Connections::new(graph.engine.connections);
+    status.set_connections(Arc::clone(&connections));
     let process_credit = Arc::new(Semaphore::new(graph.engine.credit.0 as usize));
 
     let writer_context = |sink: &Node, source: &Node, worker: usize| WriterContext {
@@ -190,6 +206,7 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
             out: Box::new(sender),
             durable: durable_now.clone(),
             credits,
+            connections: Arc::clone(&connections),
             state: Arc::clone(&state),
             status: Arc::clone(&status),
             source_status: status.source(&node.name),
@@ -207,7 +224,10 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
         async move { sink.prepare(&context).await }
     }))
     .await?;
+    let alerts = Watching::start(&graph, &status, &state)?;
+    let limits = limit::watch(Arc::clone(&graph.pipeline), Arc::clone(&status), Arc::clone(&pauses));
     let workers = Workers::start(workers, plans, failures, busy)?;
     let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
-    Ok(Started { supervisor, status, pauses, stop, _sinks: sinks.into_values().collect() })
+    let limits = tokio::spawn(limits);
+    Ok(Started { supervisor, status, pauses, stop, alerts, limits, _sinks: sinks.into_values().collect() })
 }

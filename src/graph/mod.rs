@@ -15,7 +15,7 @@ mod tests;
 pub use ascii::Strokes;
 
 use crate::config::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings};
-use crate::{BuildContext, Kind, ParsedNode};
+use crate::{BuildContext, Kind, ParsedNode, Peers};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,8 @@ pub struct Graph {
     pub pipeline: Arc<str>,
     /// The folder of the pipeline file; relative paths start there.
     pub folder: Arc<Path>,
+    /// Its sources, for nodes that watch them.
+    pub peers: Peers,
     /// Its nodes, each after what it reads.
     pub nodes: Vec<Node>,
     /// How it runs.
@@ -92,7 +94,12 @@ impl Graph {
     /// What a node is built with.
     #[must_use]
     pub fn context(&self, node: &Node) -> BuildContext {
-        BuildContext { pipeline: Arc::clone(&self.pipeline), node: Arc::clone(&node.name), folder: Arc::clone(&self.folder) }
+        BuildContext {
+            pipeline: Arc::clone(&self.pipeline),
+            node: Arc::clone(&node.name),
+            folder: Arc::clone(&self.folder),
+            peers: self.peers.clone(),
+        }
     }
 
     /// Indices of the nodes that the rows of one source reach: the source first, each after what it reads.

@@ -64,6 +64,8 @@ impl Page {
             counter!("etl_stream_sink_retries_total", &labels).absolute(sink.retries.load(Ordering::Relaxed));
         }
         self.recorder.run_upkeep();
-        self.recorder.render()
+        let mut page = self.recorder.render();
+        super::monitor::metrics(status, &self.pipeline, &mut page);
+        page
     }
 }

@@ -8,6 +8,7 @@
 pub(crate) mod client;
 mod control;
 mod metrics;
+mod monitor;
 mod page;
 pub(crate) mod status;
 mod tap;
@@ -104,6 +105,8 @@ impl Server {
             .route("/readyz", get(ready))
             .route("/metrics", get(show_metrics))
             .route("/api/v1/status", get(status_json))
+            .route("/api/v1/alerts", get(alerts_json))
+            .route("/api/v1/servers", get(servers_json))
             .route("/api/v1/resync", post(control::resync))
             .route("/api/v1/pause", post(control::pause))
             .route("/api/v1/resume", post(control::resume))
@@ -145,6 +148,15 @@ async fn show_metrics(State(served): State<Served>) -> impl IntoResponse {
 
 async fn status_json(State(served): State<Served>) -> Json<Status> {
     Json(Status::of(&served.pipeline, &served.status))
+}
+
+async fn alerts_json(State(served): State<Served>) -> Json<Value> {
+    Json(json!({ "pipeline": &*served.pipeline, "alerts": monitor::alerts(&served.status) }))
+}
+
+async fn servers_json(State(served): State<Served>) -> Json<Value> {
+    let (servers, connections) = (monitor::servers(&served.status), monitor::connections(&served.status));
+    Json(json!({ "pipeline": &*served.pipeline, "servers": servers, "connections": connections }))
 }
 
 async fn show_page(State(served): State<Served>) -> impl IntoResponse {

@@ -243,7 +243,7 @@ fn parquet_reads_back() {
 }
 
 fn sink(root: &Path, retry: RetrySettings) -> Arc<dyn Sink> {
-    let cx = BuildContext { pipeline: "p".into(), node: "out".into(), folder: root.into() };
+    let cx = BuildContext { pipeline: "p".into(), node: "out".into(), folder: root.into(), peers: crate::contract::Peers::default() };
     let format = FileFormat::Ndjson;
     FileConfig { path: "out".into(), format, compression_level: None, batch: None, retry }.build(&cx).expect("settings that build")
 }

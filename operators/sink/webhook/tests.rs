@@ -67,7 +67,12 @@ fn sink(url: &str, more: &serde_json::Value) -> Result<Arc<dyn Sink>, CodedError
     let mut settings = json!({ "url": { "plain": url }, "retry": { "initial": "1ms", "max": "5ms", "give_up_after": "10s" } });
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let config: WebhookConfig = serde_json::from_value(settings).unwrap();
-    config.build(&BuildContext { pipeline: "p".into(), node: "out".into(), folder: Path::new("/").into() })
+    config.build(&BuildContext {
+        pipeline: "p".into(),
+        node: "out".into(),
+        folder: Path::new("/").into(),
+        peers: crate::contract::Peers::default(),
+    })
 }
 
 async fn run(url: &str, more: &serde_json::Value, items: Vec<Item>) -> (Result<(), CodedError>, Vec<u64>, WriterContext) {

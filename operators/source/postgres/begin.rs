@@ -14,7 +14,7 @@ use super::connect::{Endpoint, Replication, sqlstate};
 use super::quote::identifier;
 use super::run::{Run, Sent};
 use super::setup::{self, Identity, Server};
-use super::snapshot::{self, Locked, Shape, Snapshot};
+use super::snapshot::{self, Locked, Places, Shape, Snapshot};
 use super::state::{Progress, Stage, TableProgress};
 use crate::contract::{CodedError, Lsn, Phase, SourceClosed, TableSchema, Ts};
 use crate::failpoint;
@@ -57,6 +57,8 @@ impl Run {
         if initial {
             setup::check_readable(&tables, server)?;
         }
+        // Before the slot: a snapshot that waits holds back the server's clean-up.
+        let places = if initial { Some(Places::take(&self.connections, endpoint).await?) } else { None };
         let shape = Shape::of(client, &mut self.catalog, server.version, &tables).await?;
         let mut progress = Progress {
             system_identifier: identity.system,
@@ -91,8 +93,8 @@ impl Run {
             .map(|table| (table.full_name(), TableProgress::streaming(table.id, Some(table.membership), initial.then_some(lsn))));
         let documents = documents.collect();
         let mut upper = Ts::default();
-        if let Some(name) = made.snapshot.filter(|_| initial) {
-            self.copy(endpoint, server, replication, tables, shape, &name, (lsn, replaces)).await?;
+        if let Some((name, places)) = made.snapshot.zip(places) {
+            self.copy(endpoint, server, replication, places, tables, shape, &name, (lsn, replaces)).await?;
             upper = Ts::after(lsn);
         }
         (progress.stage, progress.attempt_lsn) = (Stage::Streaming, None);
@@ -112,13 +114,15 @@ impl Run {
         endpoint: &Endpoint,
         server: &Server,
         replication: Replication,
+        places: Places,
         tables: Vec<Published>,
         shape: Shape,
         name: &str,
         (lsn, replaces): (u64, Option<u64>),
     ) -> Result<(), CodedError> {
         self.status.set_phase(Phase::Snapshot, None);
-        let locked = Locked::new(endpoint.query("snapshot").await?, &tables).await?;
+        let (lock, first) = places.split();
+        let locked = Locked::new(endpoint.query_within(lock, "snapshot").await?, &tables).await?;
         let now = Shape::of(locked.client(), &mut self.catalog, server.version, &tables).await?;
         if now != shape {
             return Err(CodedError::transient(codes::COPY, "a table was altered or truncated while its snapshot began"));
@@ -134,11 +138,12 @@ impl Run {
             replaces,
             marks: true,
             workers: self.settings.snapshot.workers,
+            connections: &self.connections,
             range_bytes: self.range_bytes,
             credits: &self.credits,
             status: &self.status,
         };
-        let ready = job.import(&locked).await?;
+        let ready = job.import(&locked, first).await?;
         // The workers hold the snapshot now.
         drop(replication);
         self.advanced = true;

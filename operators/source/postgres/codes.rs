@@ -44,5 +44,7 @@ pub(super) const CLOSED: Code = Code::new("PG0027", Exit::Failure);
 pub(super) const SPILL_FULL: Code = Code::new("PG0030", Exit::Environment);
 /// A spill file could not be made, written or read.
 pub(super) const SPILL: Code = Code::new("PG0031", Exit::Environment);
+/// The process's budget has too few connections for a snapshot.
+pub(super) const CONNECTIONS: Code = Code::new("PG0044", Exit::Usage);
 /// The slot decodes two-phase transactions at PREPARE.
 pub(super) const TWO_PHASE: Code = Code::new("PG0032", Exit::Environment);

@@ -237,6 +237,11 @@ keys: { public.events: [id, at] }
 }
 
 impl PostgresConfig {
+    /// The slot that it reads.
+    pub(crate) fn slot_name(&self, pipeline: &str, source: &str) -> String {
+        self.slot.clone().unwrap_or_else(|| default_name(pipeline, source))
+    }
+
     fn check_connection(&self, findings: &mut Findings) {
         let mut add = |pointer: &str, message: &str, help: &str| findings.push(CFG_POSTGRES, pointer, message, Some(help.to_owned()));
         match (&self.url, &self.host) {
@@ -302,9 +307,9 @@ impl Settings {
         let name = default_name(pipeline, source);
         Self {
             tables: config.tables.clone(),
-            publication: config.publication.clone().unwrap_or_else(|| name.clone()),
+            publication: config.publication.clone().unwrap_or(name),
             own_publication: config.publication.is_none(),
-            slot: config.slot.clone().unwrap_or(name),
+            slot: config.slot_name(pipeline, source),
             snapshot: config.snapshot,
             discovery: config.discovery.interval,
             heartbeat: config.heartbeat.interval,

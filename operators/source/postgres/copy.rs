@@ -9,9 +9,11 @@ use super::connect::classify;
 use super::run::{PostgresSource, within};
 use super::setup;
 use super::side::{make_temporary, temporary_name};
-use super::snapshot::{Locked, Shape, Snapshot};
+use super::snapshot::{Locked, Places, Shape, Snapshot};
 use super::survey::position;
-use crate::contract::{Chunk, ChunkSender, CodedError, Copied, Credits, Lsn, SourceClosed, SourceStatus, WantTable};
+use crate::contract::{
+    Chunk, ChunkSender, CodedError, ConnectionSettings, Connections, Copied, Credits, Lsn, SourceClosed, SourceStatus, WantTable,
+};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -57,7 +59,11 @@ pub(super) async fn copy(
     let mut replication = endpoint.replicate("verify").await?;
     let slot = temporary_name(&settings.slot, "verify", replication.backend_pid());
     let (point, name) = make_temporary(&mut replication, &slot, server.version).await?;
-    let locked = Locked::new(endpoint.query("verify").await?, &tables).await?;
+    // A command of its own, beside the process that runs: it has a budget of its own.
+    let most = u32::from(settings.snapshot.workers) + 1;
+    let connections = Connections::new(ConnectionSettings { total: most, per_server: most });
+    let (lock, first) = Places::take(&connections, &endpoint).await?.split();
+    let locked = Locked::new(endpoint.query_within(lock, "verify").await?, &tables).await?;
     if Shape::of(locked.client(), &mut catalog, server.version, &tables).await? != shape {
         return Err(CodedError::transient(codes::COPY, "a table was altered or truncated while its copy began").hint("try again"));
     }
@@ -74,11 +80,12 @@ pub(super) async fn copy(
         replaces: None,
         marks: false,
         workers: settings.snapshot.workers,
+        connections: &connections,
         range_bytes: source.range_bytes,
         credits: &credits,
         status: &status,
     };
-    let ready = job.import(&locked).await?;
+    let ready = job.import(&locked, first).await?;
     // The workers hold the snapshot now.
     drop(replication);
     job.copy(ready, &mut Through { out, credits: credits.clone() }).await?;

@@ -51,7 +51,7 @@ mod hold;
 mod join;
 mod numbers;
 mod play;
-mod quote;
+pub(crate) mod quote;
 mod replay;
 mod report;
 mod run;

@@ -13,7 +13,7 @@ pub(super) fn table(schema: &str, name: &str) -> String {
 }
 
 /// Quotes a string constant that reads the same whatever `standard_conforming_strings` says.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if doubled.contains('\\') { format!(" E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
 }

@@ -22,8 +22,8 @@ use super::snapshot;
 use super::state::{Documents, Note, Progress, Stage, TableProgress};
 use super::stream::Prepared;
 use crate::contract::{
-    BuildContext, CheckContext, Checks, ChunkSender, Class, CodedError, Copied, Credits, Dropped, Durable, Phase, SlotFacts, Source,
-    SourceConfig, SourceContext, SourceStatus, StateStore, TableSchema, Ts, WantTable,
+    BuildContext, CheckContext, Checks, ChunkSender, Class, CodedError, Connections, Copied, Credits, Dropped, Durable, Phase, Replicating,
+    SlotFacts, Source, SourceConfig, SourceContext, SourceStatus, StateStore, TableSchema, Ts, WantTable,
 };
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -42,10 +42,10 @@ impl SourceConfig for PostgresConfig {
 }
 
 impl PostgresConfig {
-    /// Makes the source; reads secrets and files.
-    pub(super) fn source(&self, cx: &BuildContext) -> Result<PostgresSource, CodedError> {
+    /// How its server is reached; reads secrets.
+    pub(crate) fn connect_settings(&self, cx: &BuildContext) -> Result<ConnectSettings, CodedError> {
         let secret = |secret: &Option<crate::contract::Secret>| secret.as_ref().map(|s| cx.secret(s)).transpose();
-        let connect = ConnectSettings {
+        Ok(ConnectSettings {
             url: secret(&self.url)?,
             host: self.host.clone(),
             port: self.port,
@@ -54,7 +54,12 @@ impl PostgresConfig {
             password: secret(&self.password)?,
             tls: self.tls.clone(),
             ..ConnectSettings::default()
-        };
+        })
+    }
+
+    /// Makes the source; reads secrets and files.
+    pub(super) fn source(&self, cx: &BuildContext) -> Result<PostgresSource, CodedError> {
+        let connect = self.connect_settings(cx)?;
         connect.resolve(&cx.folder)?;
         let mut settings = Settings::new(self, &cx.pipeline, &cx.node);
         settings.spill.folder = cx.path(&settings.spill.folder);
@@ -143,6 +148,9 @@ pub(super) struct Run {
     pub out: Option<Box<dyn ChunkSender>>,
     pub durable: watch::Receiver<Durable>,
     pub credits: Credits,
+    pub connections: Arc<Connections>,
+    /// Counts the replication connection.
+    replicating: Option<Replicating>,
     store: Arc<dyn StateStore>,
     pub status: Arc<SourceStatus>,
     pub stop: watch::Receiver<bool>,
@@ -172,6 +180,8 @@ impl Run {
             out: Some(cx.out),
             durable: cx.durable,
             credits: cx.credits,
+            connections: cx.connections,
+            replicating: None,
             store: cx.state,
             status: cx.source_status,
             stop: cx.stop,
@@ -195,6 +205,7 @@ impl Run {
         loop {
             self.advanced = false;
             let Err(error) = self.attempt().await else { return Ok(()) };
+            self.replicating = None;
             if self.advanced {
                 (delays, failing) = (backoff.build(), None);
             }
@@ -256,6 +267,7 @@ impl Run {
         let patience = self.settings.receive_timeout;
         let server = within(patience, "reading the server's settings", setup::server(&client)).await?;
         let mut replication = endpoint.replicate("source").await?;
+        self.replicating = Some(self.connections.replicating(&endpoint.host_label()));
         let identity = within(patience, "identifying the server", replication.simple_query("IDENTIFY_SYSTEM")).await?;
         let identity = Identity::of(&identity)?;
         self.status.heard(identity.lsn);

@@ -25,10 +25,12 @@ use super::frame::{self, DATA_HEADER, Frame};
 use super::quote::{identifier, replication_literal};
 use super::report::{self, Reporter};
 use super::setup::Server;
-use super::snapshot::{Locked, Shape, Snapshot};
+use super::snapshot::{Locked, Places, Shape, Snapshot};
 use super::stream::{READ_LEAST, READ_MOST};
 use super::survey::position;
-use crate::contract::{Chunk, ChunkSender, CodedError, Credits, Durable, Lsn, RawItem, SourceClosed, SourceStatus, TableSchema};
+use crate::contract::{
+    Chunk, ChunkSender, CodedError, Connections, Credits, Durable, Lsn, RawItem, SourceClosed, SourceStatus, TableSchema,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -63,6 +65,7 @@ pub(super) struct Side {
     pub slot: String,
     pub publication: String,
     pub workers: u16,
+    pub connections: Arc<Connections>,
     pub range_bytes: u64,
     pub catalog: Catalog,
     pub tables: Vec<Published>,
@@ -140,19 +143,22 @@ impl Side {
         let after = position(&client).await?;
         self.say(Said::Described { schemas: shape.schemas.clone(), after })?;
         let lsn = (&mut self.go).await.map_err(|_| gone())?;
+        let places = Places::take(&self.connections, &self.endpoint).await?;
         let mut replication = self.endpoint.replicate("new tables").await?;
+        let _counted = self.connections.replicating(&self.endpoint.host_label());
         let slot = temporary_name(&self.slot, "new", replication.backend_pid());
         let (consistent, snapshot) = make_temporary(&mut replication, &slot, self.server.version).await?;
         if lsn >= consistent {
             return Err(CodedError::transient(codes::COPY, "the new snapshot is not later than what was read"));
         }
-        self.copy(&shape, &snapshot, lsn).await?;
+        self.copy(&shape, &snapshot, lsn, places).await?;
         info!(tables = self.tables.len(), "new tables are copied; following them until the stream has caught up");
         self.follow(replication, &slot, consistent, &shape.schemas, &client).await
     }
 
-    async fn copy(&mut self, shape: &Shape, snapshot: &str, lsn: u64) -> Result<(), CodedError> {
-        let locked = Locked::new(self.endpoint.query("new tables").await?, &self.tables).await?;
+    async fn copy(&mut self, shape: &Shape, snapshot: &str, lsn: u64, places: Places) -> Result<(), CodedError> {
+        let (lock, first) = places.split();
+        let locked = Locked::new(self.endpoint.query_within(lock, "new tables").await?, &self.tables).await?;
         let now = Shape::of(locked.client(), &mut self.catalog, self.server.version, &self.tables).await?;
         if now != *shape {
             return Err(CodedError::transient(codes::COPY, "a table was altered or truncated while its snapshot began"));
@@ -168,11 +174,12 @@ impl Side {
             replaces: None,
             marks: false,
             workers: self.workers,
+            connections: &self.connections,
             range_bytes: self.range_bytes,
             credits: &self.credits,
             status: &self.status,
         };
-        let ready = job.import(&locked).await?;
+        let ready = job.import(&locked, first).await?;
         job.copy(ready, &mut Relay(self.said.clone(), self.credits.clone())).await.map(|_| ())
     }
 

@@ -21,7 +21,14 @@ fn config(settings: serde_json::Value) -> SyntheticConfig {
 }
 
 fn source(config: &SyntheticConfig) -> Box<dyn Source> {
-    config.build(&BuildContext { pipeline: "test".into(), node: "s".into(), folder: Path::new("/").into() }).unwrap()
+    config
+        .build(&BuildContext {
+            pipeline: "test".into(),
+            node: "s".into(),
+            folder: Path::new("/").into(),
+            peers: crate::contract::Peers::default(),
+        })
+        .unwrap()
 }
 
 /// A cell as the workload has it: nothing for null.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 fn context() -> BuildContext {
-    BuildContext { pipeline: "p".into(), node: "n".into(), folder: Path::new("/").into() }
+    BuildContext { pipeline: "p".into(), node: "n".into(), folder: Path::new("/").into(), peers: crate::contract::Peers::default() }
 }
 
 /// An operator of a type from its settings; panics with the findings when there are any.

@@ -132,7 +132,12 @@ pub(super) fn sink(server: &LocalSnowflake, settings: Value) -> Arc<dyn Sink> {
         all[name] = value;
     }
     let config: super::SnowflakeConfig = serde_json::from_value(all).unwrap();
-    let cx = BuildContext { pipeline: "shop".into(), node: "warehouse".into(), folder: Path::new("/").into() };
+    let cx = BuildContext {
+        pipeline: "shop".into(),
+        node: "warehouse".into(),
+        folder: Path::new("/").into(),
+        peers: crate::contract::Peers::default(),
+    };
     config.build(&cx).unwrap()
 }
 

@@ -11,7 +11,7 @@ use super::settings::TargetSession;
 use super::socket::{Encrypted, Keepalive, NoTls, Socket, encrypt};
 use super::tls::Tls;
 use super::wire::Wire;
-use crate::contract::{Class, CodedError};
+use crate::contract::{Class, CodedError, Permit};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
@@ -21,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -79,7 +80,7 @@ enum Kind {
 
 /// A session that is ready.
 enum Ready {
-    Query(Client),
+    Query(Client, JoinHandle<()>),
     Replication(Box<Replication>),
 }
 
@@ -112,7 +113,24 @@ impl Endpoint {
     /// `PG0001` to `PG0005`, `PG0007`.
     pub(crate) async fn query(&self, purpose: &str) -> Result<Client, CodedError> {
         match Box::pin(self.open(purpose, Kind::Query)).await? {
-            Ready::Query(client) => Ok(client),
+            Ready::Query(client, _) => Ok(client),
+            Ready::Replication(_) => unreachable!("each kind opens its own"),
+        }
+    }
+
+    /// The same within the process's budget: the permit is given back when the connection is closed.
+    ///
+    /// # Errors
+    /// As [`Endpoint::query`].
+    pub(crate) async fn query_within(&self, permit: Permit, purpose: &str) -> Result<Client, CodedError> {
+        match Box::pin(self.open(purpose, Kind::Query)).await? {
+            Ready::Query(client, closed) => {
+                tokio::spawn(async move {
+                    let _ = closed.await;
+                    drop(permit);
+                });
+                Ok(client)
+            }
             Ready::Replication(_) => unreachable!("each kind opens its own"),
         }
     }
@@ -124,8 +142,16 @@ impl Endpoint {
     pub(crate) async fn copy(&self, purpose: &str) -> Result<Replication, CodedError> {
         match Box::pin(self.open(purpose, Kind::Copy)).await? {
             Ready::Replication(copy) => Ok(*copy),
-            Ready::Query(_) => unreachable!("each kind opens its own"),
+            Ready::Query(..) => unreachable!("each kind opens its own"),
         }
+    }
+
+    /// The same within the process's budget: the permit is given back when the connection is closed.
+    ///
+    /// # Errors
+    /// As [`Endpoint::copy`].
+    pub(crate) async fn copy_within(&self, permit: Permit, purpose: &str) -> Result<Replication, CodedError> {
+        Ok(self.copy(purpose).await?.within(permit))
     }
 
     /// Connects as a walsender of the database (`replication=database`), as `etl-stream <purpose>`.
@@ -135,7 +161,7 @@ impl Endpoint {
     pub(crate) async fn replicate(&self, purpose: &str) -> Result<Replication, CodedError> {
         match Box::pin(self.open(purpose, Kind::Replication)).await? {
             Ready::Replication(replication) => Ok(*replication),
-            Ready::Query(_) => unreachable!("each kind opens its own"),
+            Ready::Query(..) => unreachable!("each kind opens its own"),
         }
     }
 
@@ -297,7 +323,7 @@ impl Endpoint {
         let (client, mut connection) = config.connect_raw(socket, Encrypted).await.map_err(coded)?;
         let major = session::major(connection.parameter("server_version").unwrap_or(""));
         // Notices are dropped here: tokio-postgres would log their text. An error is told to whoever waits.
-        tokio::spawn(async move { while let Some(Ok(_)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {} });
+        let closed = tokio::spawn(async move { while let Some(Ok(_)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {} });
         client.batch_execute(&session::statements(major, false)).await.map_err(coded)?;
         if target != TargetSession::Any {
             let rows = client.simple_query(session::ROLE).await.map_err(coded)?;
@@ -308,7 +334,7 @@ impl Endpoint {
             let (recovery, read_only) = row.unwrap_or((None, None));
             self.check_role(target, recovery, read_only, doing)?;
         }
-        Ok(Ready::Query(client))
+        Ok(Ready::Query(client, closed))
     }
 
     async fn start_replication(

@@ -5,7 +5,7 @@ use super::authentication::Session;
 use super::error::{Stage, broken, refused};
 use super::stream::ReplicationStream;
 use super::wire::{Fields, Wire, garbled, header, row, tag};
-use crate::contract::CodedError;
+use crate::contract::{CodedError, Permit};
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 use std::fmt;
@@ -29,6 +29,8 @@ pub(crate) struct Replication {
     place: Arc<str>,
     /// A command's answer is not read to its end: a caller gave up waiting.
     unread: bool,
+    /// Given back when the connection is closed.
+    permit: Option<Permit>,
 }
 
 impl fmt::Debug for Replication {
@@ -54,7 +56,12 @@ fn title(sql: &str) -> String {
 
 impl Replication {
     pub(super) fn new(wire: Wire, session: Session, place: Arc<str>) -> Self {
-        Self { wire, session, place, unread: false }
+        Self { wire, session, place, unread: false, permit: None }
+    }
+
+    /// Holds a place of the process's budget for as long as it is open.
+    pub(super) fn within(self, permit: Permit) -> Self {
+        Self { permit: Some(permit), ..self }
     }
 
     /// A parameter the server reported, such as `server_version`.

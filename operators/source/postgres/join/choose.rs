@@ -151,6 +151,7 @@ impl Session<'_> {
             slot: run.settings.slot.clone(),
             publication: run.settings.publication.clone(),
             workers: run.settings.snapshot.workers,
+            connections: Arc::clone(&run.connections),
             range_bytes: run.range_bytes,
             catalog: Catalog::new(Arc::clone(&run.source), run.settings.keys.clone()),
             tables: tables.clone(),

@@ -34,8 +34,8 @@ use super::quote::{literal, table};
 use super::setup::Server;
 use super::types::Types;
 use crate::contract::{
-    Chunk, ChunkSender, Class, CodedError, Commit, Credits, Format, Item, Mark, Phase, RawItem, RawRow, RawRows, SourceStatus, TableSchema,
-    Ts,
+    Chunk, ChunkSender, Class, CodedError, Commit, Connections, Credits, Format, Item, Mark, Permit, Phase, RawItem, RawRow, RawRows,
+    SourceStatus, TableSchema, Ts,
 };
 use crate::failpoint;
 use bytes::Bytes;
@@ -116,10 +116,35 @@ pub(super) struct Snapshot<'a> {
     pub replaces: Option<u64>,
     /// Whether the tables' begin and end are said here.
     pub marks: bool,
+    /// Most connections that copy; fewer where the process's budget has no more.
     pub workers: u16,
+    pub connections: &'a Connections,
     pub range_bytes: u64,
     pub credits: &'a Credits,
     pub status: &'a Arc<SourceStatus>,
+}
+
+/// The connections that a snapshot cannot do without, of the process's budget: one that locks, one that copies.
+pub(super) struct Places {
+    lock: Permit,
+    copy: Permit,
+}
+
+impl Places {
+    /// Waits for both at once: snapshots that each had one and waited for another would wait for each other.
+    pub(super) async fn take(connections: &Connections, endpoint: &Endpoint) -> Result<Self, CodedError> {
+        let mut permits = connections.permits(&endpoint.host_label(), 2).await;
+        let (copy, lock) = (permits.pop(), permits.pop());
+        copy.zip(lock).map(|(copy, lock)| Self { lock, copy }).ok_or_else(|| {
+            CodedError::definite(codes::CONNECTIONS, "a snapshot needs two connections, and `engine.connections` allows one")
+                .hint("set `total` and `per_server` of `engine.connections` to 2 or more")
+        })
+    }
+
+    /// The place that locks, and the one that copies.
+    pub(super) fn split(self) -> (Permit, Permit) {
+        (self.lock, self.copy)
+    }
 }
 
 /// The default size of a range.
@@ -140,12 +165,15 @@ struct Queue {
 impl Snapshot<'_> {
     /// Opens the workers' connections under the exported snapshot. After that the exporting connection is
     /// no longer needed.
-    pub(super) async fn import(&self, locked: &Locked) -> Result<Ready, CodedError> {
+    pub(super) async fn import(&self, locked: &Locked, first: Permit) -> Result<Ready, CodedError> {
         let (planned, units) = plan::plan(locked.client(), self.server, self.types, self.tables, self.range_bytes).await?;
         let workers = usize::from(self.workers).min(units.len()).max(1);
         let mut clients = Vec::with_capacity(workers);
-        for _ in 0..workers {
-            let mut client = self.endpoint.copy("snapshot").await?;
+        let mut next = Some(first);
+        while clients.len() < workers
+            && let Some(permit) = next.take()
+        {
+            let mut client = self.endpoint.copy_within(permit, "snapshot").await?;
             // Row security is refused instead of applied: it would leave rows out silently.
             let sql = format!(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
@@ -153,6 +181,7 @@ impl Snapshot<'_> {
             );
             client.simple_query(&sql).await?;
             clients.push(client);
+            next = self.connections.try_permit(&self.endpoint.host_label());
         }
         Ok(Ready { planned, units, clients, time: unix_micros() })
     }

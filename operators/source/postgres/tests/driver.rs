@@ -2,8 +2,9 @@
 
 use super::super::config::PostgresConfig;
 use crate::contract::{
-    BuildContext, Chunk, ChunkSender, CodedError, ColumnType, Credits, Durable, Format, Item, Mark, MemoryState, PipelineStatus, RawItem,
-    RawRow, RawRows, Source, SourceClosed, SourceContext, SourceStatus, StateStore, TableSchema, Token, Ts,
+    BuildContext, Chunk, ChunkSender, CodedError, ColumnType, ConnectionSettings, Connections, Credits, Durable, Format, Item, Mark,
+    MemoryState, PipelineStatus, RawItem, RawRow, RawRows, Source, SourceClosed, SourceContext, SourceStatus, StateStore, TableSchema,
+    Token, Ts,
 };
 use crate::testing::postgres::Postgres;
 use serde_json::{Value, json};
@@ -296,7 +297,12 @@ impl Setup {
         let left = before.tokens.iter().filter_map(|(name, tokens)| Some((name.clone(), *tokens.last()?))).collect();
         let replica = Replica { tables: before.tables, tokens: before.tokens, left, ..Replica::default() };
         let config: PostgresConfig = serde_json::from_value(self.config.clone()).unwrap();
-        let cx = BuildContext { pipeline: "test".into(), node: "shop".into(), folder: Path::new("/").into() };
+        let cx = BuildContext {
+            pipeline: "test".into(),
+            node: "shop".into(),
+            folder: Path::new("/").into(),
+            peers: crate::contract::Peers::default(),
+        };
         let mut source = config.source(&cx).unwrap();
         source.range_bytes = self.range_bytes;
         source.settings.slot_patience = self.slot_patience;
@@ -312,6 +318,7 @@ impl Setup {
             out: Box::new(Sender(Arc::clone(&shared))),
             durable: durable_end,
             credits,
+            connections: Connections::new(ConnectionSettings::default()),
             state: Arc::clone(&self.state) as Arc<dyn StateStore>,
             status: Arc::new(PipelineStatus::default()),
             source_status: Arc::clone(&status),
