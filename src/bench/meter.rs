@@ -12,10 +12,11 @@ use super::checksum::Sums;
 use super::sample::{Sample, Spent};
 use crate::{
     Ack, AckReport, BatchSettings, BuildContext, Chunk, ChunkSender, CodedError, DeadLetters, Deliveries, Delivery, Findings, Operator,
-    ParsedNode, RowBatch, Sink, Source, SourceClosed, SourceContext, Writer, WriterContext,
+    ParsedNode, RowBatch, Sink, Source, SourceClosed, SourceContext, Watch, Writer, WriterContext,
 };
 use async_trait::async_trait;
 use hdrhistogram::Histogram;
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -137,6 +138,15 @@ impl ParsedNode for Metered {
     }
     fn outputs(&self) -> Vec<String> {
         self.node.outputs()
+    }
+    fn watches(&self) -> Vec<Watch> {
+        self.node.watches()
+    }
+    fn may_be_unread(&self) -> bool {
+        self.node.may_be_unread()
+    }
+    fn settings(&self) -> &dyn Any {
+        self.node.settings()
     }
     fn source(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError> {
         Ok(Box::new(MeteredSource { source: self.node.source(cx)?, meter: Arc::clone(&self.meter) }))

@@ -116,11 +116,8 @@ impl NodeConfig for WalMonitorConfig {
         if watch.iter().collect::<BTreeSet<_>>().len() < watch.len() {
             add("/watch".into(), "a source is watched twice".into(), "name each source once");
         }
-        match (self.on_limit, self.retained_wal_limit) {
-            (OnLimit::Pause | OnLimit::DropSlot, None) => {
-                add("/on_limit".into(), "there is no limit to act on".into(), "set `retained_wal_limit`");
-            }
-            _ => {}
+        if matches!(self.on_limit, OnLimit::Pause | OnLimit::DropSlot) && self.retained_wal_limit.is_none() {
+            add("/on_limit".into(), "there is no limit to act on".into(), "set `retained_wal_limit`");
         }
     }
 
