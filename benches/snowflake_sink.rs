@@ -71,7 +71,7 @@ fn batch(table: &Arc<TableSchema>, numbers: Range<usize>) -> RowBatch {
         encoder.push(&raw, &mut out).expect("rows in their documented form");
         encoder.flush(&mut out);
     }
-    RowBatch::concat(&out).expect("batches of one schema")
+    RowBatch::concat(out).expect("batches of one schema")
 }
 
 /// The same rows of another table, as changes of transaction `lsn` from `ordinal` on.
