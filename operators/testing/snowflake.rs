@@ -47,7 +47,7 @@ impl LocalSnowflake {
     pub fn start_with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let (server, port) = spawn(0, &arguments);
-        let client = reqwest::Client::builder().timeout(REQUEST).build().expect("a client without TLS settings");
+        let client = reqwest::Client::builder().timeout(REQUEST).pool_max_idle_per_host(0).build().expect("a client without TLS settings");
         let token = crate::sink::snowflake::jwt_of(PRIVATE_KEY, "LOCAL", "TESTER").expect("the test key signs");
         Self { server, arguments, port, url: format!("http://127.0.0.1:{port}"), client, token }
     }
