@@ -91,6 +91,8 @@ async fn verify_compares_files_stopped_and_running() {
                 "UPDATE t SET f = {round} WHERE id % 5 = {round} % 5; INSERT INTO t (id, k) VALUES ({round}, 'new'); DELETE FROM t WHERE id = {round} - 3 AND k = 'new'"
             );
             writer.batch_execute(&sql).await.unwrap();
+            // A steady load, and no backlog that the comparison would have to wait for.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     });
     let checked = tokio::task::spawn_blocking(move || {
