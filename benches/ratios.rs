@@ -81,6 +81,12 @@ fn chunks(columns: &[(&str, ColumnType)], format: Format, values: impl Fn(usize)
     (0..CHUNKS).map(|chunk| row::raw(&table, format, chunk * CHUNK..(chunk + 1) * CHUNK, &values)).collect()
 }
 
+fn give(sealed: Sealed<()>, each: &mut impl FnMut(RowBatch)) {
+    if let Item::Rows(batch) = sealed.item {
+        each(batch);
+    }
+}
+
 /// Everything up to sealed batches, as the dataflow does it: bursts of chunks, flushed, batched.
 fn sealed(chunks: &[RawRows], encoder: &mut Encoder, mut each: impl FnMut(RowBatch)) {
     let (mut batches, mut out) = (Vec::new(), Vec::<Sealed<()>>::new());
@@ -90,13 +96,10 @@ fn sealed(chunks: &[RawRows], encoder: &mut Encoder, mut each: impl FnMut(RowBat
         burst.iter().for_each(|raw| encoder.push(raw, &mut batches).expect("rows in their documented form"));
         encoder.flush(&mut batches);
         batches.drain(..).for_each(|batch| batcher.push(Item::Rows(batch), (), now, &mut out).expect("one schema"));
+        out.drain(..).for_each(|sealed| give(sealed, &mut each));
     }
     batcher.seal_all(etl_stream_operators::batch::SealReason::End, &mut out).expect("one schema");
-    for sealed in out {
-        if let Item::Rows(batch) = sealed.item {
-            each(batch);
-        }
-    }
+    out.drain(..).for_each(|sealed| give(sealed, &mut each));
 }
 
 /// The same values on both sides; documents may be spelled with other white space.
