@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod benches;
+mod comply;
 mod dead_letters;
 mod earlier_defects;
 mod examples;
@@ -13,6 +14,7 @@ mod order;
 mod order_operators;
 mod order_publications;
 mod pipelines;
+mod programs;
 mod schema_changes;
 mod shell;
 mod snowflake;
