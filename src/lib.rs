@@ -39,6 +39,8 @@ pub mod server;
 
 mod alerts;
 
+mod import;
+
 mod notify;
 
 pub mod cli;

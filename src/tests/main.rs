@@ -9,6 +9,7 @@ mod earlier_defects;
 mod examples;
 mod faults;
 mod harness;
+mod import;
 mod monitor;
 mod order;
 mod order_operators;
