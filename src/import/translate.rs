@@ -232,7 +232,7 @@ impl Translator<'_> {
         let [interval, checks, warning, danger, minutes] = numbers.as_slice() else { return };
         let mut text = format!(
             "# The log that slots hold back, on every server of the earlier program; written by `etl-stream import`.\nname: {name}\n\
-             sources:\n  wal:\n    type: wal_monitor\n    interval: {interval}s\n    checks: {checks}\n    servers:\n"
+             sources:\n  wal:\n    type: wal_monitor\n    interval: {interval}s\n    checks: {checks}\n    retained_wal_limit: {warning}MiB\n    servers:\n"
         );
         let mut names = Names::default();
         for source in servers.values() {
@@ -243,19 +243,19 @@ impl Translator<'_> {
             let variable = self.secret(&source.name, "PG_URL", &place);
             let _ = writeln!(text, "      {}: {{ url: {{ env: {variable} }} }}", names.of(&source.name));
         }
+        text.push_str("sinks:\n  rows: { type: blackhole, inputs: [wal] }\n");
         let told = (self.environment)("ALERT_WAL_URL").is_some_and(|url| !url.trim().is_empty());
-        let notify = if told { ", notify: [ops]" } else { "" };
-        let _ = write!(
-            text,
-            "sinks:\n  rows: {{ type: blackhole, inputs: [wal] }}\nalerts:\n  retained_wal: {{ when: slot.retained_wal > {warning}MiB, danger: slot.retained_wal > {danger}MiB, for: {minutes}m{notify} }}\n"
-        );
         if told {
-            text.push_str("notifiers:\n  ops: { type: webhook, url: { env: ALERT_WAL_URL }, format: predecessor }\n");
+            let _ = write!(
+                text,
+                "alerts:\n  retained_wal: {{ when: slot.retained_wal > {warning}MiB, danger: slot.retained_wal > {danger}MiB, for: {minutes}m, notify: [ops] }}\n\
+                 notifiers:\n  ops: {{ type: webhook, url: {{ env: ALERT_WAL_URL }}, format: predecessor }}\n"
+            );
         }
         let about = format!("{name}.yaml");
         self.note(&about, "watches what slots hold back; the earlier program measured the whole log of a server");
         if !told {
-            self.note(&about, "tells nobody: ALERT_WAL_URL is not set here. Set it and import again, or add `notifiers`");
+            self.note(&about, "tells nobody: ALERT_WAL_URL is not set here, so that a slot over the limit is in the log and the metrics alone. Set it and import again");
         }
         self.out.files.push(Made { file: about, text });
     }
