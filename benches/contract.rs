@@ -1,10 +1,10 @@
 //! What the contract of a node costs: an operator that passes batches on, as a share of the engine's CPU.
 //!
 //! ```text
-//! cargo bench --bench contract [-- ROUNDS]      synthetic -> N times `pass` -> blackhole, N = 0 and N = 100 in turn
+//! cargo bench --bench contract [-- ROUNDS]      synthetic -> N times `pass` -> blackhole, N = 0 and N = 1,000 in turn
 //! ```
 //! Everything is the engine's own: the call through a pointer, the schema's look-up, both counters, the guard against panics,
-//! the tap, the timely operator. CPU is the process's; a hundred nodes make a share of a percent visible.
+//! the tap, the timely operator. CPU is the process's; a thousand nodes make a thousandth visible.
 
 use etl_stream::bench::Counting;
 use etl_stream::config::{self, Environment};
@@ -21,7 +21,7 @@ use std::time::Duration;
 #[global_allocator]
 static ALLOCATOR: Counting<mimalloc::MiMalloc> = Counting(mimalloc::MiMalloc);
 
-const NODES: u64 = 100;
+const NODES: u64 = 1_000;
 const ROWS: u64 = 2_000_000;
 /// Rows of the batch that the share is of.
 const BATCH: f64 = 8_192.0;

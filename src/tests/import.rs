@@ -61,7 +61,7 @@ async fn an_earlier_configuration_database() {
     assert!(again.status.code() == Some(2) && String::from_utf8_lossy(&again.stderr).contains("IMP0002"));
     assert_eq!(project.run(&["import", &url, "--out", "made", "--force"]).status.code(), Some(4));
     for (arguments, code) in
-        [(vec!["import", &url, "--schema", "no where"], "IMP0001"), (vec!["import", "postgres://127.0.0.1:1/x"], "PG0001")]
+        [(vec!["import", &url, "--schema", "no where"], "IMP0001"), (vec!["import", "postgres://u@127.0.0.1:1/x"], "PG0001")]
     {
         let failed = project.run(&arguments);
         let said = String::from_utf8_lossy(&failed.stderr).into_owned();
