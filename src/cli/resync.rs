@@ -1,5 +1,6 @@
 //! `etl-stream resync`: has tables of a pipeline copied anew, by the process that runs it or by its next run.
 
+use super::running::Running;
 use super::{Shell, validate};
 use crate::Kind;
 use crate::checkpoint::{Requested, Resync, SqliteState};
@@ -20,6 +21,8 @@ pub(super) struct ResyncArgs {
     /// Only tables of this source.
     #[arg(long, value_name = "NAME", env = "ETL_STREAM_SOURCE", hide_env_values = true)]
     source: Option<String>,
+    #[command(flatten)]
+    running: Running,
 }
 
 impl ResyncArgs {
@@ -30,7 +33,7 @@ impl ResyncArgs {
         let Some(graph) = loaded.graph else { return Ok(()) };
         let resync = Resync { pipeline: graph.pipeline.to_string(), tables: self.tables, source: self.source };
         // A running pipeline has its state to itself.
-        let running = graph.server.and_then(|server| client::resync(server.listen, &resync)).transpose()?;
+        let running = self.running.address(Some(&graph)).and_then(|address| client::resync(address, &resync)).transpose()?;
         let (found, who) = match running {
             Some(found) => (found, "the pipeline, which is running, copies them anew"),
             None => {

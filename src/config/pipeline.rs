@@ -80,6 +80,15 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
         problems.error(codes::VALUE, "/version", entry.key_span, message).help = Some("leave it out, or write version: 1".into());
     }
     let name = name(tree, path, problems);
+    let (engine, server) = (engine(tree, problems), server(tree, problems));
+    let state = part(tree, "state", problems).unwrap_or_default();
+    let notifiers: BTreeMap<String, NotifierSettings> = named(tree, "notifiers", "notifier", problems);
+    let alerts: BTreeMap<String, AlertSettings> = named(tree, "alerts", "alert", problems);
+    Settings { name, engine, state, server, alerts, notifiers }
+}
+
+/// How it runs.
+pub(super) fn engine(tree: &Tree, problems: &mut Problems) -> EngineSettings {
     let engine: EngineSettings = part(tree, "engine", problems).unwrap_or_default();
     if let Some(entry) = tree.entry("engine") {
         let mut check = |right: bool, field: &str, form: &str| {
@@ -99,15 +108,16 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
             problems.error(codes::VALUE, &format!("/engine/connections/{field}"), span, message);
         }
     }
-    let server = match tree.entry("server") {
+    engine
+}
+
+/// Where the server listens.
+pub(super) fn server(tree: &Tree, problems: &mut Problems) -> Option<ServerSettings> {
+    match tree.entry("server") {
         Some(entry) if entry.value.scalar().is_some_and(|s| s.text == "none") => None,
         Some(_) => part(tree, "server", problems),
         None => Some(ServerSettings::default()),
-    };
-    let state = part(tree, "state", problems).unwrap_or_default();
-    let notifiers: BTreeMap<String, NotifierSettings> = named(tree, "notifiers", "notifier", problems);
-    let alerts: BTreeMap<String, AlertSettings> = named(tree, "alerts", "alert", problems);
-    Settings { name, engine, state, server, alerts, notifiers }
+    }
 }
 
 /// The pipeline's name: written, or the file's stem made into one.

@@ -16,7 +16,8 @@ pub struct EngineSettings {
     pub workers: usize,
     /// Bytes of one source that may be in flight between its socket and the sinks.
     pub source_credit: ByteSize,
-    /// Bytes of all sources that may be in flight.
+    /// Bytes of all sources that may be in flight. Each source may have 256 KiB beside it, so that none waits for another's
+    /// sink.
     pub credit: ByteSize,
     /// Connections to PostgreSQL servers for statements. Replication connections, one for each slot, come on top.
     pub connections: ConnectionSettings,

@@ -43,6 +43,7 @@ pub(crate) struct SinkPlan {
 
 /// One source's dataflow.
 pub(crate) struct Plan {
+    pub(crate) pipeline: Arc<str>,
     pub(crate) name: Arc<str>,
     pub(crate) node: usize,
     /// The worker that reads.
@@ -62,7 +63,7 @@ impl Plan {
     pub(crate) fn build(&self, worker: &mut Worker) {
         let index = worker.index();
         let end = if index == self.home { self.end.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
-        worker.dataflow_named::<Ts, _, _>(&format!("source {}", self.name), |scope| {
+        worker.dataflow_named::<Ts, _, _>(&format!("{}: source {}", self.pipeline, self.name), |scope| {
             let (handle, acks) = scope.feedback::<Items>(());
             let raw = source(scope, &self.name, acks, end);
             let decoded = decode(raw, Arc::clone(&self.name), Arc::clone(&self.tap), self.failures.clone());
@@ -76,7 +77,14 @@ impl Plan {
             let mut progress = Vec::new();
             for plan in self.sinks.values() {
                 let input = gather(scope, &streams, &plan.inputs);
-                let sealed = batch(input, Arc::clone(&plan.name), plan.limits, Arc::clone(&self.pressure), self.failures.clone());
+                let sealed = batch(
+                    input,
+                    Arc::clone(&self.pipeline),
+                    Arc::clone(&plan.name),
+                    plan.limits,
+                    Arc::clone(&self.pressure),
+                    self.failures.clone(),
+                );
                 progress.push(sink(sealed, &plan.name, take(&plan.writers, index), Arc::clone(&self.last)));
             }
             scope.concatenate(progress).connect_loop(handle);

@@ -7,6 +7,7 @@ use super::limit;
 use super::options::RunOptions;
 use super::pause::Pauses;
 use super::plan::{OperatorPlan, Plan, SinkPlan, instances};
+use super::shared::Shared;
 use super::signals::Signals;
 use super::sink::deliveries;
 use super::source::SourceEnd;
@@ -17,15 +18,17 @@ use crate::Kind;
 use crate::alerts::Watching;
 use crate::checkpoint::SqliteState;
 use crate::graph::{Graph, Node};
+use crate::server::directory::Stage;
 use crate::server::{self, Served, Server};
+use crate::telemetry::progress::Progress;
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
-    Code, CodedError, Connections, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
+    Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
 };
 use futures::future::try_join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info;
 
@@ -37,11 +40,7 @@ pub(crate) const RUN_RUNTIME: Code = Code::new("RUN0005", Exit::Environment);
 /// # Errors
 /// The first failure of any node; what is not durable will be read again by the next run.
 pub fn run(graph: Graph, options: RunOptions) -> Result<(), CodedError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("etl-stream-io")
-        .enable_all()
-        .build()
-        .map_err(|e| CodedError::definite(RUN_RUNTIME, "the input and output threads were not started").caused_by(e))?;
+    let runtime = runtime()?;
     let result = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let started = tokio::select! {
@@ -56,6 +55,15 @@ pub fn run(graph: Graph, options: RunOptions) -> Result<(), CodedError> {
     // Tasks of a failed pipeline may hang on a socket: they are not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// The threads of input and output.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, CodedError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .thread_name("etl-stream-io")
+        .enable_all()
+        .build()
+        .map_err(|e| CodedError::definite(RUN_RUNTIME, "the input and output threads were not started").caused_by(e))
 }
 
 /// A pipeline that is running.
@@ -97,6 +105,14 @@ impl Started {
         self.end(Signals::listen()?).await
     }
 
+    /// Waits for the end, which its stopper alone asks for.
+    ///
+    /// # Errors
+    /// As [`Started::supervise`].
+    pub(crate) async fn ends(self) -> Result<(), CodedError> {
+        self.end(Signals::none()).await
+    }
+
     async fn end(self, signals: Signals) -> Result<(), CodedError> {
         let result = self.supervisor.run(signals).await;
         self.limits.abort();
@@ -120,16 +136,29 @@ pub async fn start(graph: Graph, options: RunOptions) -> Result<Started, CodedEr
 /// # Errors
 /// As [`start`].
 pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>) -> Result<Started, CodedError> {
+    let shared = Shared::alone(&graph.engine, graph.server);
+    Box::pin(start_in(&shared, graph, options, Arc::default(), busy)).await
+}
+
+/// Starts a pipeline in a process, and shows what it says of itself in `status`.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) async fn start_in(
+    shared: &Shared,
+    graph: Graph,
+    options: RunOptions,
+    status: Arc<PipelineStatus>,
+    busy: Option<Busy>,
+) -> Result<Started, CodedError> {
     // Before any node is made: what counts where nobody listens is lost.
-    server::listen_to_metrics(&graph.pipeline);
+    server::listen_to_metrics();
     let workers = graph.engine.workers.max(1);
     let state: Arc<dyn StateStore> = Arc::new(SqliteState::open(&graph.state)?);
-    let status = Arc::new(PipelineStatus::default());
     let (failures, failed) = Failures::new();
     let (stop, stopped) = watch::channel(false);
-    let connections = Connections::new(graph.engine.connections);
+    let connections = Arc::clone(&shared.connections);
     status.set_connections(Arc::clone(&connections));
-    let process_credit = Arc::new(Semaphore::new(graph.engine.credit.0 as usize));
 
     let writer_context = |sink: &Node, source: &Node, worker: usize| WriterContext {
         pipeline: Arc::clone(&graph.pipeline),
@@ -163,10 +192,11 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
     for (order, (source_index, source)) in sources.iter().copied().zip(built).enumerate() {
         let node = &graph.nodes[source_index];
         let (sender, receiver) = bridge();
-        let credits = Credits::new(graph.engine.source_credit.0 as usize, Arc::clone(&process_credit));
+        let credits = Credits::new(graph.engine.source_credit.0 as usize, Arc::clone(&shared.credit));
         let (durable, durable_now) = watch::channel(Durable { upper: Ts::default(), finished: false });
         let last = Arc::default();
         let mut plan = Plan {
+            pipeline: Arc::clone(&graph.pipeline),
             name: Arc::clone(&node.name),
             node: source_index,
             home: order % workers,
@@ -217,17 +247,22 @@ pub async fn start_watched(graph: Graph, options: RunOptions, busy: Option<Busy>
     }
 
     let served = Served::new(&graph, Arc::clone(&status), Arc::clone(&state), Arc::clone(&pauses), taps);
-    let server = Server::start(graph.server, served).await?;
+    shared.directory.change(&graph.pipeline, |member| (member.stage, member.served) = (Stage::Running, Some(served)));
+    let server = Server::start(shared.server, Arc::clone(&shared.directory)).await?;
     let first_source = &graph.nodes[*sources.first().expect("a checked graph has a source")];
     try_join_all(sinks.iter().map(|(index, sink)| {
         let context = writer_context(&graph.nodes[*index], first_source, 0);
         async move { sink.prepare(&context).await }
     }))
     .await?;
-    let alerts = Watching::start(&graph, &status, &state)?;
+    let alerts = Watching::start(&graph, &status, &state, &shared.webhooks)?;
     let limits = limit::watch(Arc::clone(&graph.pipeline), Arc::clone(&status), Arc::clone(&pauses));
-    let workers = Workers::start(workers, plans, failures, busy)?;
-    let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), options);
+    let workers = match &shared.cells {
+        Some(cells) if workers == 1 => cells.place(plans, failures)?,
+        _ => Workers::start(workers, plans, failures, busy)?,
+    };
+    let progress = shared.progress.then(|| Progress::new(Arc::clone(&status)));
+    let supervisor = Supervisor::new(workers, failed, stop.clone(), tasks, writers, server, Arc::clone(&status), progress, options);
     let limits = tokio::spawn(limits);
     Ok(Started { supervisor, status, pauses, stop, alerts, limits, _sinks: sinks.into_values().collect() })
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 /// The drain took too long.
 pub(crate) const RUN_DRAIN: Code = Code::new("RUN0003", Exit::Failure);
@@ -58,7 +58,7 @@ pub(crate) struct Supervisor {
     tasks: JoinSet<Ended>,
     caught_up: JoinSet<()>,
     server: Option<Server>,
-    progress: Progress,
+    progress: Option<Progress>,
     status: Arc<PipelineStatus>,
     options: RunOptions,
 }
@@ -73,6 +73,7 @@ impl Supervisor {
         writers: Vec<WriterTask>,
         server: Option<Server>,
         status: Arc<PipelineStatus>,
+        progress: Option<Progress>,
         options: RunOptions,
     ) -> Self {
         let mut tasks = JoinSet::new();
@@ -82,20 +83,21 @@ impl Supervisor {
                 caught_up.spawn(reached(until, Arc::clone(&context.source_status), durable));
             }
             let status = Arc::clone(&context.source_status);
-            tasks.spawn(async move {
+            let run = async move {
                 let result = source.run(context).await;
                 status.set_phase(Phase::Stopped, result.as_ref().err().map(ToString::to_string));
                 Ended { node: name, result, early: false }
-            });
+            };
+            tasks.spawn(run.in_current_span());
         }
         for WriterTask { sink, writer, deliveries, last } in writers {
-            tasks.spawn(async move {
+            let run = async move {
                 let result = writer.run(deliveries).await;
                 let early = last.lock().unwrap_or_else(PoisonError::into_inner).is_none();
                 Ended { node: sink, result, early }
-            });
+            };
+            tasks.spawn(run.in_current_span());
         }
-        let progress = Progress::new(Arc::clone(&status));
         Self { workers, failed, stop, tasks, caught_up, server, progress, status, options }
     }
 
@@ -105,8 +107,8 @@ impl Supervisor {
     /// The first failure, or `RUN0003`; with `--until`, what is left behind.
     pub(super) async fn run(mut self, signals: Signals) -> Result<(), CodedError> {
         let mut result = self.watch(signals).await;
-        if result.is_ok() {
-            self.progress.end();
+        if let (Ok(()), Some(progress)) = (&result, &self.progress) {
+            progress.end();
         }
         if result.is_ok() && self.options.until.is_some() {
             result = shortfall(&self.status).map_or(Ok(()), Err);
@@ -165,7 +167,7 @@ impl Supervisor {
                     return Err(CodedError::transient(RUN_DRAIN, format!("the pipeline did not drain within {seconds} s"))
                         .hint("nothing is lost: the next run reads on from what was confirmed; allow more time with --shutdown-timeout"));
                 }
-                _ = tick.tick() => self.progress.show(),
+                _ = tick.tick() => if let Some(progress) = &mut self.progress { progress.show() },
             }
         }
     }

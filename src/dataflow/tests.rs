@@ -172,6 +172,7 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
     let sinks = BTreeMap::from([(2, sink(0, vec![(0, 0)])), (3, sink(1, vec![(1, 0)]))]);
     let instances = instances(workers, || Ok(make())).unwrap();
     let plan = Plan {
+        pipeline: "p".into(),
         name: "s".into(),
         node: 0,
         home: seed as usize % workers,

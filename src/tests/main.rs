@@ -8,6 +8,7 @@ mod earlier_defects;
 mod examples;
 mod faults;
 mod harness;
+mod many;
 mod monitor;
 mod order;
 mod order_operators;
