@@ -3,7 +3,7 @@
 use super::Shell;
 use super::running::{Named, Running};
 use crate::Kind;
-use crate::checkpoint::{Pause, SqliteState, Wish};
+use crate::checkpoint::{Pause, Wish};
 use crate::exit::Failure;
 use crate::server::client;
 use clap::Args;
@@ -31,7 +31,7 @@ impl PauseArgs {
             (Some(told), _) => told,
             (None, Some(graph)) => {
                 let known: Vec<&str> = graph.nodes.iter().filter(|node| node.kind == Kind::Source).map(|node| &*node.name).collect();
-                pause.store(wish, &SqliteState::open(&graph.state)?, &known)?
+                pause.store(wish, &*graph.state.open_to_mark()?, &known)?
             }
             // Only its file says where its state is.
             (None, None) => return Err(client::not_running(&pipeline, address).into()),

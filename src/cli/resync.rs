@@ -3,12 +3,13 @@
 use super::running::Running;
 use super::{Shell, validate};
 use crate::Kind;
-use crate::checkpoint::{Requested, Resync, SqliteState};
+use crate::checkpoint::{Requested, Resync};
 use crate::exit::{Failure, verdict};
 use crate::server::client;
 use clap::Args;
-use etl_stream_operators::contract::{MemoryState, StateStore};
+use etl_stream_operators::contract::MemoryState;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(super) struct ResyncArgs {
@@ -39,8 +40,8 @@ impl ResyncArgs {
             None => {
                 let sources = graph.nodes.iter().filter(|node| node.kind == Kind::Source).map(|node| &*node.name);
                 // Nothing was read yet where there is no state, and none is made for that.
-                let state: Box<dyn StateStore> =
-                    if graph.state.exists() { Box::new(SqliteState::open(&graph.state)?) } else { Box::new(MemoryState::default()) };
+                let there = graph.state.file().is_none_or(std::path::Path::exists);
+                let state = if there { graph.state.open_to_mark()? } else { Arc::<MemoryState>::default() };
                 (resync.request(&*state, sources)?.into_iter().collect::<Vec<_>>(), "the next run copies them anew")
             }
         };

@@ -4,13 +4,13 @@ use super::running::Running;
 use super::validate::Format;
 use super::{Shell, describe, validate};
 use crate::Kind;
-use crate::checkpoint::{SqliteState, paused};
+use crate::checkpoint::paused;
 use crate::exit::{Failure, verdict};
 use crate::graph::Graph;
 use crate::server::client;
 use crate::server::status::{Status, age, size};
 use clap::Args;
-use etl_stream_operators::contract::{CodedError, StateKey, StateStore};
+use etl_stream_operators::contract::{CodedError, StateKey};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -132,10 +132,7 @@ pub(super) fn draw(said: &Status) -> String {
 
 /// What the state says, read without disturbing it.
 fn stopped(graph: &Graph) -> Result<Vec<Stopped>, CodedError> {
-    if !graph.state.exists() {
-        return Ok(Vec::new());
-    }
-    let state = SqliteState::open_to_read(&graph.state)?;
+    let Some(state) = graph.state.open_to_read()? else { return Ok(Vec::new()) };
     let word = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or("unknown").to_owned();
     let mut all = Vec::new();
     for node in graph.nodes.iter().filter(|node| node.kind == Kind::Source) {
@@ -147,7 +144,7 @@ fn stopped(graph: &Graph) -> Result<Vec<Stopped>, CodedError> {
             source: node.name.to_string(),
             stage: own.unwrap_or_else(|| "never run".into()),
             confirmed: confirmed.and_then(|value| value.as_str().map(str::to_owned)),
-            paused: paused(&state, &graph.pipeline, &node.name)?,
+            paused: paused(&*state, &graph.pipeline, &node.name)?,
             tables: documents
                 .into_iter()
                 .filter(|(key, _)| !key.table.is_empty())

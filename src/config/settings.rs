@@ -36,18 +36,24 @@ pub enum StateType {
     /// A SQLite file.
     #[default]
     Sqlite,
+    /// A table of a PostgreSQL database, which several processes share.
+    Postgres,
 }
 
 /// Where progress is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateSettings {
     /// The kind of store.
     #[serde(rename = "type")]
     pub kind: StateType,
-    /// The store's file; a relative path starts at the pipeline file's folder. Default:
+    /// The file of `sqlite`; a relative path starts at the pipeline file's folder. Default:
     /// `.etl-stream/<pipeline>.db`.
     pub path: Option<PathBuf>,
+    /// The database of `postgres`, as a URL.
+    pub url: Option<Secret>,
+    /// The schema of its table `progress`, made if absent. Default: `etl_stream`.
+    pub schema: Option<String>,
 }
 
 /// The HTTP server of `/health`, `/ready` and `/metrics`. `server: none` turns it off.

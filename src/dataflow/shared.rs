@@ -2,6 +2,7 @@
 //! them.
 
 use super::cells::Cells;
+use super::cluster::Cluster;
 use crate::config::{EngineSettings, ServerSettings};
 use crate::notify::Webhooks;
 use crate::server::directory::Directory;
@@ -20,6 +21,8 @@ pub(crate) struct Shared {
     pub(super) cells: Option<Cells>,
     /// The pipeline's own server; `None` where the process has one for all, or none.
     pub(super) server: Option<ServerSettings>,
+    /// The process's place among those that run the pipeline.
+    pub(super) cluster: Option<Cluster>,
     /// Whether every source says now and then how far it is.
     pub(super) progress: bool,
 }
@@ -35,6 +38,7 @@ impl Shared {
             webhooks: Arc::default(),
             cells: None,
             server: None,
+            cluster: None,
             progress: true,
         }
     }
@@ -42,6 +46,11 @@ impl Shared {
     /// For one pipeline.
     pub(super) fn alone(engine: &EngineSettings, server: Option<ServerSettings>) -> Self {
         Self { server, ..Self::of(engine, Arc::default()) }
+    }
+
+    /// For one pipeline that several processes run.
+    pub(super) fn among(cluster: Option<Cluster>, engine: &EngineSettings, server: Option<ServerSettings>) -> Self {
+        Self { cluster, ..Self::alone(engine, server) }
     }
 
     /// For many, in so many threads.

@@ -5,6 +5,7 @@
 
 use super::busy::Busy;
 use super::cells::Place;
+use super::cluster::CLUSTER_LOST;
 use super::failure::{Failures, panicked};
 use super::plan::Plan;
 use etl_stream_operators::contract::{Code, CodedError, Exit};
@@ -30,12 +31,29 @@ pub(crate) enum Workers {
 }
 
 /// Reports a worker thread that ends by a panic outside any node.
-struct Alarm(Failures);
+pub(super) struct Alarm {
+    failures: Failures,
+    /// Whether it is most likely another process that is gone: then timely panics in every thread of this one.
+    cluster: bool,
+}
+
+impl Alarm {
+    /// Of a process among several.
+    pub(super) fn of_cluster(failures: Failures) -> Self {
+        Self { failures, cluster: true }
+    }
+}
 
 impl Drop for Alarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.report(&Arc::from("engine"), panicked("engine", &()));
+            let error = if self.cluster {
+                CodedError::transient(CLUSTER_LOST, "another process of the pipeline is gone, or a worker of this one failed")
+                    .hint("its log says why; nothing is lost: start all processes again, which read on from what was confirmed")
+            } else {
+                panicked("engine", &())
+            };
+            self.failures.report(&Arc::from("engine"), error);
         }
     }
 }
@@ -53,7 +71,7 @@ impl Workers {
         let (builders, others) = communication.try_build().map_err(failed)?;
         let plans = Arc::new(plans);
         let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), move |worker| {
-            let _alarm = Alarm(failures.clone());
+            let _alarm = Alarm { failures: failures.clone(), cluster: false };
             if let Some(busy) = &busy {
                 busy.watch(worker);
             }
@@ -82,7 +100,8 @@ impl Workers {
         }
     }
 
-    /// Waits for the threads to end, or for the place to be empty; [`Workers::abort`] comes before.
+    /// Waits for the threads to end, or for the place to be empty; [`Workers::abort`] comes before, but in a process among
+    /// several, whose dataflows end by themselves.
     pub(crate) fn join(self) {
         match self {
             Self::Own { guards, .. } => {

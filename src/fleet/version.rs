@@ -46,8 +46,8 @@ pub(super) fn load(path: &Path, registry: &Registry) -> Result<Version, Problem>
 /// What a pipeline has to itself. Making its sources and operators reads their secrets, which a file that is to be taken has.
 fn claims(graph: &Graph) -> Result<BTreeSet<String>, CodedError> {
     let folder = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut claims =
-        BTreeSet::from([format!("pipeline name \"{}\"", graph.pipeline), format!("state file \"{}\"", folder(&graph.state).display())]);
+    let mut claims = BTreeSet::from([format!("pipeline name \"{}\"", graph.pipeline)]);
+    claims.extend(graph.state.file().map(|file| format!("state file \"{}\"", folder(file).display())));
     for node in &graph.nodes {
         let context = graph.context(node);
         match node.kind {

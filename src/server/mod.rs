@@ -194,7 +194,7 @@ mod tests {
         let status = Arc::new(PipelineStatus::default());
         let state: Arc<dyn StateStore> = Arc::<MemoryState>::default();
         let served = Served {
-            pauses: Arc::new(Pauses::load(&pipeline, Arc::clone(&state), Arc::clone(&status), ["shop"].into_iter()).unwrap()),
+            pauses: Arc::new(Pauses::load(&pipeline, Arc::clone(&state), Arc::clone(&status), [("shop", true)].into_iter()).unwrap()),
             pipeline,
             status: Arc::clone(&status),
             state,
