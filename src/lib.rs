@@ -26,6 +26,8 @@ pub mod dataflow;
 
 pub mod server;
 
+mod fleet;
+
 mod alerts;
 
 mod notify;

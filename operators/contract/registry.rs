@@ -51,6 +51,14 @@ pub trait ParsedNode: Send + Sync {
     fn may_be_unread(&self) -> bool;
     /// The settings themselves.
     fn settings(&self) -> &dyn Any;
+    /// What no other source of the process may use as well; nothing for other nodes.
+    ///
+    /// # Errors
+    /// When a secret or file of the settings cannot be read.
+    fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> {
+        let _ = cx;
+        Ok(Vec::new())
+    }
     /// Makes the source.
     ///
     /// # Errors
@@ -116,7 +124,10 @@ macro_rules! parsed {
             parsed!(@methods $method);
         }
     };
-    (@methods source) => { parsed!(@own source, Box<dyn Source>); parsed!(@other operator, Box<dyn Operator>); parsed!(@other sink, Arc<dyn Sink>); };
+    (@methods source) => {
+        fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> { self.0.claims(cx) }
+        parsed!(@own source, Box<dyn Source>); parsed!(@other operator, Box<dyn Operator>); parsed!(@other sink, Arc<dyn Sink>);
+    };
     (@methods operator) => { parsed!(@own operator, Box<dyn Operator>); parsed!(@other source, Box<dyn Source>); parsed!(@other sink, Arc<dyn Sink>); };
     (@methods sink) => { parsed!(@own sink, Arc<dyn Sink>); parsed!(@other operator, Box<dyn Operator>); parsed!(@other source, Box<dyn Source>); };
     (@own $method:ident, $made:ty) => {

@@ -17,6 +17,7 @@ mod testing;
 pub(crate) mod wal_monitor;
 
 use crate::contract::Registry;
+pub use postgres::{Holder, PostgresState, StateServer};
 
 /// Adds this stage's node types.
 pub(crate) fn register(registry: Registry) -> Registry {

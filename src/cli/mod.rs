@@ -15,6 +15,7 @@ mod graph;
 mod init;
 mod pause;
 mod reference;
+mod restart;
 mod resync;
 mod run;
 mod running;
@@ -73,7 +74,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a pipeline until it is stopped.
+    /// Run a pipeline, or a folder of them, until it is stopped.
     Run(run::RunArgs),
     /// Copy tables of a pipeline anew, whether it runs or not, without disturbing the others.
     Resync(resync::ResyncArgs),
@@ -99,6 +100,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Have paused sources go on.
     Resume(pause::PauseArgs),
+    /// Have one pipeline of a folder drain and start again.
+    Restart(restart::RestartArgs),
     /// Compare what sinks hold with what their sources have, row by row.
     Verify(verify::VerifyArgs),
     /// List or drop replication slots.
@@ -158,6 +161,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Tap(args) => args.run(&mut shell),
         Command::Pause(args) => args.run(Wish::Pause, &mut shell),
         Command::Resume(args) => args.run(Wish::Resume, &mut shell),
+        Command::Restart(args) => args.run(&mut shell),
         Command::Verify(args) => args.run(&mut shell),
         Command::Slot(args) => args.run(&mut shell),
         Command::DeadLetter(args) => args.run(&mut shell),

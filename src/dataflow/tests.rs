@@ -172,9 +172,12 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
     let sinks = BTreeMap::from([(2, sink(0, vec![(0, 0)])), (3, sink(1, vec![(1, 0)]))]);
     let instances = instances(workers, || Ok(make())).unwrap();
     let plan = Plan {
+        pipeline: "p".into(),
         name: "s".into(),
         node: 0,
         home: seed as usize % workers,
+        first: 0,
+        several: false,
         end: Mutex::new(Some(SourceEnd { bridge, credits: credits.clone(), durable, last: Arc::clone(&last) })),
         last,
         pressure: Arc::clone(credits.pressure()),

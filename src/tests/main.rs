@@ -3,11 +3,13 @@
 mod bad_input;
 mod bench;
 mod benches;
+mod cluster;
 mod dead_letters;
 mod earlier_defects;
 mod examples;
 mod faults;
 mod harness;
+mod many;
 mod monitor;
 mod order;
 mod order_operators;
