@@ -5,4 +5,5 @@ pub mod postgres;
 pub mod proxy;
 pub mod random;
 pub mod replay;
+pub mod rows;
 pub mod snowflake;
