@@ -37,6 +37,8 @@ pub mod dataflow;
 
 pub mod server;
 
+mod fleet;
+
 mod alerts;
 
 mod import;

@@ -17,6 +17,7 @@ mod testing;
 pub(crate) mod wal_monitor;
 
 use crate::contract::{CodedError, Registry, SecretString};
+pub use postgres::{Holder, PostgresState, StateServer};
 use std::path::Path;
 
 /// A session for statements at a server, as a source's are: hosts, TLS and settings by the URL.

@@ -16,6 +16,7 @@ mod import;
 mod init;
 mod pause;
 mod reference;
+mod restart;
 mod resync;
 mod run;
 mod running;
@@ -74,7 +75,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a pipeline until it is stopped.
+    /// Run a pipeline, or a folder of them, until it is stopped.
     Run(run::RunArgs),
     /// Copy tables of a pipeline anew, whether it runs or not, without disturbing the others.
     Resync(resync::ResyncArgs),
@@ -102,6 +103,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Have paused sources go on.
     Resume(pause::PauseArgs),
+    /// Have one pipeline of a folder drain and start again.
+    Restart(restart::RestartArgs),
     /// Compare what sinks hold with what their sources have, row by row.
     Verify(verify::VerifyArgs),
     /// List or drop replication slots.
@@ -162,6 +165,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Tap(args) => args.run(&mut shell),
         Command::Pause(args) => args.run(Wish::Pause, &mut shell),
         Command::Resume(args) => args.run(Wish::Resume, &mut shell),
+        Command::Restart(args) => args.run(&mut shell),
         Command::Verify(args) => args.run(&mut shell),
         Command::Slot(args) => args.run(&mut shell),
         Command::DeadLetter(args) => args.run(&mut shell),

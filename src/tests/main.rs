@@ -3,12 +3,14 @@
 mod bad_input;
 mod bench;
 mod benches;
+mod cluster;
 mod comply;
 mod dead_letters;
 mod earlier_defects;
 mod examples;
 mod faults;
 mod harness;
+mod many;
 mod import;
 mod monitor;
 mod order;

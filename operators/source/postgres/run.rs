@@ -36,6 +36,11 @@ use tokio_postgres::Client;
 use tracing::{info, warn};
 
 impl SourceConfig for PostgresConfig {
+    fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> {
+        let server = self.connect_settings(cx)?.resolve(&cx.folder)?.host_label();
+        Ok(vec![format!("replication slot \"{}\" of {server}", self.slot_name(&cx.pipeline, &cx.node))])
+    }
+
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError> {
         Ok(Box::new(self.source(cx)?))
     }
