@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod benches;
+mod budget;
 mod cluster;
 mod dead_letters;
 mod earlier_defects;
