@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod benches;
+mod budget;
 mod cluster;
 mod comply;
 mod dead_letters;
