@@ -1,7 +1,8 @@
 //! Items of each table in the order they came, those that wait for an answer and those that may leave.
 
-use crate::contract::{Item, Mark, RowBatch};
+use crate::contract::{Item, Mark, RowBatch, TableSchema};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Rows that waiting batches are joined up to.
 const JOINED: usize = 8_192;
@@ -71,6 +72,13 @@ impl<C: Clone> Lanes<C> {
         Some((lane, at))
     }
 
+    /// The schema of the first rows that nobody has been asked about.
+    pub(super) fn next_table(&self, lane: u64) -> Option<Arc<TableSchema>> {
+        let waiting =
+            |slot: &Slot<C>| if let Content::Waiting { batch, .. } = &slot.content { Some(Arc::clone(&batch.table)) } else { None };
+        self.lanes.get(&lane)?.iter().find_map(waiting)
+    }
+
     /// The first rows that nobody has been asked about, which are now with a worker; small batches that follow each other
     /// under one schema as one, at the time of the first.
     pub(super) fn next_rows(&mut self, lane: u64) -> Option<(u64, RowBatch)> {
@@ -79,9 +87,7 @@ impl<C: Clone> Lanes<C> {
         let mut parts: Vec<RowBatch> = Vec::new();
         let mut rows = 0;
         while let Some(Slot { content: Content::Waiting { batch, alone }, .. }) = lane.get(at + parts.len()) {
-            let fits = parts
-                .first()
-                .is_none_or(|first| !alone && rows + batch.len() <= JOINED && std::sync::Arc::ptr_eq(&first.table, &batch.table));
+            let fits = parts.first().is_none_or(|first| !alone && rows + batch.len() <= JOINED && Arc::ptr_eq(&first.table, &batch.table));
             if !fits {
                 break;
             }

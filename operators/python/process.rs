@@ -14,7 +14,7 @@ use super::frame::Frame;
 use super::told::Told;
 use crate::contract::CodedError;
 use serde_json::{Value, json};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -25,8 +25,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// What the interpreter is started with: it reads the worker's code from the socket, so that a list of processes does not
+/// show it. `-c` would look for modules in the current folder first, where anything may be called json.py.
+const STUB: &str = "import os, sys
+sys.path[:] = [place for place in sys.path if place]
+def read(length):
+    text = b''
+    while len(text) < length:
+        part = os.read(0, length - len(text))
+        if not part:
+            sys.exit(1)
+        text += part
+    return text
+exec(compile(read(int(read(12))), '<etl-stream>', 'exec'))
+";
 /// How often a reader looks whether it has waited for too long.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a start may take at the least: imports take their time on a busy machine, whatever a batch may take.
+const START: Duration = Duration::from_secs(60);
 /// Bytes of a line of output that are logged as one.
 const LINE: u64 = 8 << 10;
 
@@ -42,7 +58,7 @@ pub(crate) struct Launch {
     pub(crate) settings: Value,
     /// Variables of the environment.
     pub(crate) environment: Vec<(String, String)>,
-    /// How long a start, or one answer, may take.
+    /// How long one answer may take; a start at least [`START`].
     pub(crate) timeout: Duration,
 }
 
@@ -73,7 +89,7 @@ impl Process {
         let (socket, theirs) = UnixStream::pair().map_err(failed)?;
         socket.set_read_timeout(Some(LOOK)).map_err(failed)?;
         let mut command = Command::new(python);
-        command.args(["-c", launch.script]).env("PYTHONUNBUFFERED", "1").envs(launch.environment.iter().cloned());
+        command.args(["-c", STUB, "etl-stream-worker", node]).env("PYTHONUNBUFFERED", "1").envs(launch.environment.iter().cloned());
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| {
             CodedError::definite(PY_START, format!("{doing}: {} was not run", python.display()))
@@ -85,10 +101,13 @@ impl Process {
         log_lines(node, child.stdout.take(), "stdout");
         log_lines(node, child.stderr.take(), "stderr");
         let process = Self { child: Mutex::new(child), socket };
+        let code = format!("{:012}{}", launch.script.len(), launch.script);
+        (&process.socket).write_all(code.as_bytes()).map_err(failed)?;
         let mut settings = launch.settings.clone();
         settings["call"] = json!("start");
         Frame::of(settings).write(&mut &process.socket).map_err(failed)?;
-        let deadline = Instant::now() + launch.timeout;
+        let allowed = launch.timeout.max(START);
+        let deadline = Instant::now() + allowed;
         match process.read(&|| Instant::now() > deadline || gone.load(Ordering::Acquire)) {
             Ok(Some(answer)) => match Told::of(&answer.header) {
                 None => Ok(process),
@@ -99,7 +118,7 @@ impl Process {
                 Err(CodedError::transient(PY_START, format!("{doing}: it ended at once ({})", ended(status)))
                     .hint("the log has what it wrote to standard error"))
             }
-            _ => Err(CodedError::definite(PY_START, format!("{doing} within {} s", launch.timeout.as_secs()))
+            _ => Err(CodedError::definite(PY_START, format!("{doing} within {} s", allowed.as_secs()))
                 .hint("look at what the module does when it is imported; `timeout` sets how long it may take")),
         }
     }

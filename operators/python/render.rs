@@ -264,8 +264,9 @@ impl Hosted {
     fn advance(&mut self, lane: u64) -> Result<(), CodedError> {
         let worker = self.operator.pool.worker_of(lane);
         while self.outstanding.get(&worker).copied().unwrap_or(0) < OUTSTANDING {
+            let Some(table) = self.lanes.next_table(lane) else { break };
+            let Some((number, out)) = self.out(&table)? else { break };
             let Some((slot, batch)) = self.lanes.next_rows(lane) else { break };
-            let Some((number, out)) = self.out(&batch.table)? else { break };
             self.ask(lane, slot, batch, number, out)?;
             *self.outstanding.entry(worker).or_default() += 1;
         }

@@ -63,7 +63,7 @@ pub(crate) struct PythonConfig {
     /// Folders where modules are looked for, before the interpreter's own. Default: the pipeline file's folder.
     #[serde(default)]
     path: Option<Vec<PathBuf>>,
-    /// How long one batch, or the start of a process, may take.
+    /// How long one batch may take; a start may take 60 s at the least.
     #[serde(default = "minute")]
     timeout: Period,
     /// What becomes of rows that the code does not take.

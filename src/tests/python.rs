@@ -5,7 +5,7 @@ use etl_stream_operators::testing::postgres::Postgres;
 use etl_stream_operators::testing::python::python;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 /// The first fenced block of a language after a line that names a file.
 fn block<'t>(text: &'t str, after: &str, language: &str) -> &'t str {
@@ -21,6 +21,16 @@ fn project(pipeline: &str, module: &str) -> Project {
     std::os::unix::fs::symlink(venv, project.path().join(".venv")).unwrap();
     fs::write(project.path().join("my_operators.py"), module).unwrap();
     project
+}
+
+/// A run that ends with the test, whatever that comes to.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[tokio::test]
@@ -67,7 +77,8 @@ server: none
     let project = project(&pipeline, "def same(batch):\n    return batch\n");
     let out = project.path().join("out");
     for round in 0..5 {
-        let mut child = project.start(&["run"]);
+        let mut running = Running(project.start(&["run"]));
+        let child = &mut running.0;
         for part in 0..20 {
             client
                 .batch_execute(&format!(
@@ -77,7 +88,7 @@ server: none
                 .await
                 .unwrap();
         }
-        let wanted = 1_000 + round * 100 + 5 * round;
+        let wanted = 1_000 + round * 100 + 4 * round;
         wait_for("rows that leave", || {
             assert!(child.try_wait().unwrap().is_none(), "the run ended by itself:\n{}", project.log());
             out.join("public.t").is_dir() && fold(&out, "public.t", &["id"]).keys().any(|key| key.contains(&wanted.to_string()))
@@ -87,7 +98,7 @@ server: none
             let own = child.id().to_string();
             let _ = Command::new("pkill").args(["-KILL", "-P", &own]).status();
         }
-        signal(&child, "KILL");
+        signal(child, "KILL");
         child.wait().unwrap();
     }
     project.succeeds(&["run", "--until", "caught-up"]);

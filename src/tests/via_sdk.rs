@@ -1,6 +1,7 @@
 //! A pipeline that changes the way its rows go to Snowflake, killed in between.
 
 use crate::harness::{Project, signal};
+use crate::python::Running;
 use crate::warehouse::{account, assert_same, in_postgres, in_snowflake, number, until};
 use etl_stream_operators::testing::postgres::Postgres;
 use etl_stream_operators::testing::python::python;
@@ -38,7 +39,8 @@ server: none
     for (round, way) in ["via: rest", &sdk, "via: rest", &sdk].into_iter().enumerate() {
         std::fs::write(project.path().join("pipeline.yaml"), text(way)).unwrap();
         let landed = number(&snowflake, LANDED).await;
-        let mut child = project.start(&["run"]);
+        let mut running = Running(project.start(&["run"]));
+        let child = &mut running.0;
         let base = 1_000 * (round + 1);
         for part in 0..10 {
             let sql = format!(
@@ -48,7 +50,7 @@ server: none
         }
         until("rows that land", &snowflake, LANDED, |rows| rows > landed + 100).await;
         assert!(child.try_wait().unwrap().is_none(), "the run ended by itself:\n{}", project.log());
-        signal(&child, "KILL");
+        signal(child, "KILL");
         child.wait().unwrap();
     }
     for way in ["via: rest", &sdk] {

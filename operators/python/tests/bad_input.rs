@@ -31,8 +31,8 @@ fn refused(outcome: &Outcome, case: &str) -> String {
 #[test]
 fn each_mistake_has_its_code() {
     let folder = module(&format!(
-        "import os, signal, sys, time\nimport pyarrow as pa\n\n\
-         def raises(batch):\n    raise ValueError('{SECRET}')\n\n\
+        "import os, signal, sys, time\nimport pyarrow as pa\n\nparts = {:?}\n\n\
+         def raises(batch):\n    raise ValueError('-'.join(parts))\n\n\
          def leaves(batch):\n    sys.exit(3)\n\n\
          def nothing(batch):\n    pass\n\n\
          def fewer(batch):\n    return batch.drop_columns(['_row']).slice(1)\n\n\
@@ -45,8 +45,9 @@ fn each_mistake_has_its_code() {
          class Unopened:\n    def open(self):\n        raise OSError('no such place')\n    def apply(self, batch):\n        return batch\n\n\
          class Keyless:\n    def schema(self, schema):\n        return schema.remove(0)\n    def apply(self, batch):\n        return batch\n\n\
          class Unsigned:\n    def schema(self, schema):\n        return schema.append(pa.field('u', pa.uint64()))\n    def apply(self, batch):\n        return batch\n\n\
-         class NoSchema:\n    def schema(self, schema):\n        raise KeyError('{SECRET}')\n    def apply(self, batch):\n        return batch\n\n\
-         class NoApply:\n    pass\n"
+         class NoSchema:\n    def schema(self, schema):\n        raise KeyError('-'.join(parts))\n    def apply(self, batch):\n        return batch\n\n\
+         class NoApply:\n    pass\n",
+        SECRET.split('-').collect::<Vec<_>>()
     ));
     fs::write(folder.path().join("broken.py"), "import nowhere_to_be_found\n").unwrap();
     fs::write(folder.path().join("typo.py"), "def f(:\n").unwrap();

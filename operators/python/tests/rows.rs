@@ -88,7 +88,7 @@ fn a_filter_forwards_what_may_have_been_there() {
 #[test]
 fn a_class_says_its_schema_and_is_opened_and_closed() {
     let folder = module(
-        "import pyarrow as pa, pyarrow.compute as pc, pathlib\nhere = pathlib.Path(__file__).parent\n\nclass Doubled:\n    def open(self):\n        (here / 'opened').touch()\n    def close(self):\n        (here / 'closed').touch()\n    def schema(self, schema):\n        assert schema.metadata[b'table'] == b'orders' and schema.field('id').metadata[b'key'] == b'0'\n        schema = schema.remove(schema.get_field_index('note'))\n        return schema.append(pa.field('twice', pa.int64())).append(pa.field('price', pa.decimal128(20, 2)))\n    def apply(self, batch):\n        twice = pc.multiply(batch['customer_id'], 2)\n        price = pc.cast(pc.multiply(batch['customer_id'], 1), pa.decimal128(20, 2))\n        return batch.append_column('twice', twice).append_column('price', price).drop_columns(['note'])\n",
+        "import pyarrow as pa, pyarrow.compute as pc, pathlib\nhere = pathlib.Path(__file__).parent\n\nclass Doubled:\n    def open(self):\n        (here / 'opened').touch()\n    def close(self):\n        (here / 'closed').touch()\n    def schema(self, schema):\n        assert schema.metadata[b'table'] == b'orders' and schema.field('id').metadata[b'key'] == b'0'\n        schema = schema.remove(schema.get_field_index('note'))\n        return schema.append(pa.field('twice', pa.int64())).append(pa.field('price', pa.decimal128(21, 2)))\n    def apply(self, batch):\n        twice = pc.multiply(batch['customer_id'], 2)\n        price = pc.cast(batch['customer_id'], pa.decimal128(21, 2))\n        return batch.append_column('twice', twice).append_column('price', price).drop_columns(['note'])\n",
     );
     let settings = json!({ "class": "Doubled" });
     let said = config(settings.clone()).build(&build_context(folder.path())).unwrap().schema(&tables()[0]).unwrap();
@@ -100,7 +100,7 @@ fn a_class_says_its_schema_and_is_opened_and_closed() {
     assert_eq!(left.table.columns.iter().map(|c| &*c.name).collect::<Vec<_>>()[5..], ["placed", "twice", "price"]);
     assert_eq!(
         (&left.table.columns[6].ty, left.table.columns[7].ty.clone()),
-        (&ColumnType::Int8, ColumnType::Numeric { precision: 20, scale: 2 })
+        (&ColumnType::Int8, ColumnType::Numeric { precision: 21, scale: 2 })
     );
     assert_eq!(left.table.columns[3], came.table.columns[3], "a column that is left alone keeps all of its own");
     let (ids, twice) = (came.columns[1].as_primitive::<Int64Type>(), left.columns[6].as_primitive::<Int64Type>());

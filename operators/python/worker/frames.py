@@ -6,11 +6,6 @@ The engine gives the socket as descriptor 0. It is moved away before any other c
 input finds nothing and what prints goes to the engine's log.
 """
 
-import sys
-
-# `-c` looks for modules in the current folder first, where anything may be called json.py.
-sys.path[:] = [place for place in sys.path if place]
-
 import ctypes
 import faulthandler
 import functools
@@ -19,6 +14,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import threading
 import traceback
 
@@ -77,7 +73,6 @@ class Plain:
         return self._fill(header), self._fill(body)
 
     def send(self, header, body):
-        body = memoryview(body).cast("B") if len(body) else b""
         with self.turn:
             self.sock.sendall(_HEAD.pack(b"ETLS", len(header), len(body)) + header)
             if len(body):
@@ -95,7 +90,7 @@ def _frames(error, own):
 
 def told(error):
     """A failure as the header of an answer."""
-    own = "<string>"
+    own = "<etl-stream>"
     if isinstance(error, Refused):
         cause = error.cause
         trace = _frames(cause, own) if cause is not None else ""
@@ -117,7 +112,7 @@ def serve(start):
 
     def answer(number, answer, body=b""):
         try:
-            link.send(json.dumps({"number": number, **answer}).encode(), body)
+            link.send(json.dumps({"number": number, **answer}).encode(), memoryview(body).cast("B") if len(body) else b"")
         except OSError:
             # The engine is gone, which the next read says.
             pass

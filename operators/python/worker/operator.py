@@ -30,8 +30,6 @@ def _decorated(module):
 
 def _load(settings):
     name = settings["module"]
-    for folder in reversed(settings["path"]):
-        sys.path.insert(0, folder)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -53,6 +51,7 @@ class Host:
     """One operator of this process."""
 
     def __init__(self, settings):
+        sys.path[:0] = settings["path"]
         self.pa = _pyarrow()
         name, made = _load(settings)
         self.instance = None

@@ -109,7 +109,7 @@ class Host:
                 code = getattr(getattr(error, "error_code", None), "value", "")
                 if code not in FULL or time.monotonic() > patience:
                     if code in INVALID:
-                        self.channels.pop(key, None)
+                        self.channels[key] = ("", channel)
                     return self.told(error)
                 time.sleep(0.05)
 
@@ -130,7 +130,7 @@ class Host:
                     channel.initiate_flush()
                     continue
             except Exception as error:
-                self.channels.pop((*pipe, name), None)
+                self.channels[(*pipe, name)] = ("", channel)
                 code = self.told(error)[0]["refused"]["service"] or code
             answer[name]["channel_status_code"] = code
         return {"channel_statuses": answer}, b""

@@ -33,7 +33,7 @@ const LANDED: &str = r#"SELECT COUNT(*), COUNT(DISTINCT "_SEQ"), MIN("_SEQ"), MA
 /// The processes that this one has started and that run the SDK's worker.
 fn workers() -> Vec<String> {
     let own = std::process::id().to_string();
-    let found = Command::new("pgrep").args(["-P", &own, "-f", "snowflake.ingest.streaming"]).output().unwrap();
+    let found = Command::new("pgrep").args(["-P", &own, "-f", "etl-stream-worker"]).output().unwrap();
     String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
