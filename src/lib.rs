@@ -37,7 +37,11 @@ pub mod dataflow;
 
 pub mod server;
 
+mod fleet;
+
 mod alerts;
+
+mod import;
 
 mod notify;
 

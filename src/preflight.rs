@@ -7,9 +7,8 @@
 //! Every node that can be asked is, whatever the others found. Tables take the way that their rows would.
 
 use crate::Kind;
-use crate::checkpoint::SqliteState;
 use crate::graph::{Graph, Node};
-use etl_stream_operators::contract::{CheckContext, Checks, Code, CodedError, Exit, MemoryState, StateStore, TableSchema};
+use etl_stream_operators::contract::{CheckContext, Checks, Code, CodedError, Exit, StateStore, TableSchema};
 use futures::future::join_all;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -100,10 +99,7 @@ fn slow(node: &Node) -> CodedError {
 
 /// The pipeline's state, to be read; `None` when a process that runs the pipeline has it.
 fn state(graph: &Graph) -> Result<Option<Arc<dyn StateStore>>, CodedError> {
-    if !graph.state.exists() {
-        return Ok(Some(Arc::<MemoryState>::default()));
-    }
-    Ok(SqliteState::open_unless_in_use(&graph.state)?.map(|state| Arc::new(state) as Arc<dyn StateStore>))
+    graph.state.open_unless_in_use(&graph.pipeline)
 }
 
 /// The tables that come to a node.

@@ -11,6 +11,7 @@ use etl_stream::timely::dataflow::channels::pushers::exchange::Distributor;
 use etl_stream::timely::dataflow::operators::Capability;
 use etl_stream::timely::dataflow::operators::generic::OutputBuilder;
 use etl_stream::timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use etl_stream::timely::dataflow::operators::generic::operator::Operator;
 use etl_stream::timely::{communication::Push, progress::Stamp};
 use etl_stream::{
     Cells, Code, CodedError, Exit, Item, Items, Op, Render, RenderContext, ReplicaIdentity, RowBatch, StateKey, TableSchema, Token, Ts,
@@ -26,20 +27,30 @@ const MOST_WAITING: usize = 32 << 20;
 /// The operator.
 pub(crate) struct Enrich(pub(crate) EnrichConfig);
 
-/// Sends the dimension to the worker that has the facts, and nothing else.
+/// Sends everything to the worker that has the facts. It may leave nothing out: what was sent is counted at both ends.
 struct ToFacts {
-    config: EnrichConfig,
     worker: usize,
 }
 
 impl Distributor<Items> for ToFacts {
     fn partition<T: Clone, P: Push<Message<T, Items>>>(&mut self, items: &mut Items, stamp: &Stamp<T>, pushers: &mut [P]) {
-        let (dimension, _): (Vec<Item>, Vec<Item>) = items.0.drain(..).partition(|item| self.config.is_dimension(item));
-        if !dimension.is_empty() {
-            Message::push_at(&mut Items(dimension), stamp.clone(), &mut pushers[self.worker]);
-        }
+        Message::push_at(items, stamp.clone(), &mut pushers[self.worker]);
     }
     fn flush<T: Clone, P: Push<Message<T, Items>>>(&mut self, _: &Stamp<T>, _: &mut [P]) {}
+}
+
+/// The dimension alone.
+fn dimension_of<'scope>(input: Stream<'scope, Ts, Items>, config: EnrichConfig) -> Stream<'scope, Ts, Items> {
+    input.unary::<CapacityContainerBuilder<Items>, _, _, _>(Pipeline, "Dimension", move |_, _| {
+        move |input, output| {
+            input.for_each(|time, items| {
+                items.0.retain(|item| config.is_dimension(item));
+                if !items.0.is_empty() {
+                    output.session(&time).give_container(items);
+                }
+            });
+        }
+    })
 }
 
 /// A batch of facts with the dimension's texts.
@@ -110,9 +121,9 @@ impl Render for Enrich {
         let scope = input.scope();
         let worker = worker_of(&cx.source, &config.facts, scope.peers());
         let mut builder = OperatorBuilder::new(format!("Enrich {}", cx.node), scope);
-        let to_facts = config.clone();
+        let dimension = dimension_of(input.clone(), config.clone());
         // Connected to the output: what is on its way here holds the time back that would make it durable.
-        let mut dimension = builder.new_input(input.clone(), DistributorPact(move |_| ToFacts { config: to_facts, worker }));
+        let mut dimension = builder.new_input(dimension, DistributorPact(move |_| ToFacts { worker }));
         let mut items = builder.new_input(input, Pipeline);
         let (output, stream) = builder.new_output::<Items>();
         let mut output = OutputBuilder::<Ts, CapacityContainerBuilder<Items>>::from(output);
@@ -189,7 +200,7 @@ impl Render for Enrich {
 }
 
 /// The worker that owns a table.
-fn worker_of(source: &Arc<str>, table: &str, workers: usize) -> usize {
+pub(crate) fn worker_of(source: &Arc<str>, table: &str, workers: usize) -> usize {
     let (schema, name) = table.split_once('.').unwrap_or(("", table));
     let table = TableSchema {
         source: Arc::clone(source),

@@ -142,6 +142,7 @@ server: none\n",
 /// The last name of each order in the files.
 fn named(folder: &Path) -> BTreeMap<i64, Option<String>> {
     let mut files: Vec<_> = folder.join("out/public.orders").read_dir().expect("files").flatten().map(|file| file.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "ndjson"));
     files.sort();
     let mut names = BTreeMap::new();
     for line in files.iter().flat_map(|file| std::fs::read_to_string(file).expect("a file").lines().map(str::to_owned).collect::<Vec<_>>())
@@ -160,6 +161,8 @@ fn on_two_workers_with_a_real_server() {
     let sql = |sql: &str| runtime.block_on(async { server.client("shop").await.batch_execute(sql).await.expect("the server takes it") });
     runtime.block_on(server.database("shop"));
     sql(TABLES);
+    let worker = |table| join::worker_of(&"shop".into(), table, 2);
+    assert_ne!(worker("public.orders"), worker("public.customers"), "the names are such that they come to two workers");
     run(folder.path(), &server.url("shop"));
     let customer = |id: i64| (1..=20).contains(&(id % 25)).then(|| format!("customer {}", id % 25));
     let mut wanted: BTreeMap<i64, Option<String>> = (1..=5000).map(|id| (id, customer(id))).collect();

@@ -69,7 +69,14 @@ pub(crate) fn take_time(text: &[u8]) -> Option<(i64, &[u8])> {
         return None;
     }
     let (mut micros, mut rest) = (0, rest);
-    if let [b'.', fraction @ ..] = rest {
+    // most have all six digits
+    if let [b'.', g, h, i, j, k, l, after @ ..] = rest
+        && let (Some(tens), Some(cents), Some(units)) = (two(*g, *h), two(*i, *j), two(*k, *l))
+        && !matches!(after, [b'0'..=b'9', ..])
+    {
+        micros = tens * 10_000 + cents * 100 + units;
+        rest = after;
+    } else if let [b'.', fraction @ ..] = rest {
         let mut unit = 100_000;
         rest = fraction;
         while let [digit @ b'0'..=b'9', after @ ..] = rest {

@@ -40,7 +40,7 @@ mod wire;
 pub use batch::{Op, RowBatch};
 pub use cells::Cells;
 pub use check::{CheckContext, Checked, Checks, Standing};
-pub use connections::{ConnectionSettings, Connections, Permit, Replicating, ServerConnections};
+pub use connections::{ConnectionSettings, Connections, Known, Permit, Replicating, ServerConnections};
 pub use contents::{Contents, Copied, Held, TakeLine, WantTable};
 pub use dead_letter::{DeadLetter, DeadLetters, Replayed};
 pub use error::{Class, Code, CodedError, Exit};
@@ -54,7 +54,7 @@ pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, Storage, TableId, 
 pub use settings::{ByteSize, CFG_SECRET, Period, Secret, SecretString, TablePattern, TableSelection};
 pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySettings, Sink, Writer, WriterContext};
 pub use slots::{Dropped, SlotFacts};
-pub use source::{Chunk, ChunkSender, Credits, Durable, Pressure, Source, SourceClosed, SourceContext};
+pub use source::{Chunk, ChunkSender, Credits, Durable, OWN_CREDIT, Pressure, Source, SourceClosed, SourceContext};
 pub use spelling::double_holds;
 pub(crate) use spelling::place_point;
 pub use state::{MemoryState, StateKey, StateStore, awaits_copy};

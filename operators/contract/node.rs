@@ -130,6 +130,16 @@ impl BuildContext {
 
 /// Settings of a source.
 pub trait SourceConfig: NodeConfig {
+    /// What no other source of the process may use as well, in words such as `replication slot "s" of db:5432`. Reads
+    /// secrets; no network.
+    ///
+    /// # Errors
+    /// When a secret or file of the settings cannot be read.
+    fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> {
+        let _ = cx;
+        Ok(Vec::new())
+    }
+
     /// Makes the source. No network yet.
     ///
     /// # Errors

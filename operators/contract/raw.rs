@@ -75,6 +75,17 @@ impl RawItem {
     }
 }
 
+impl RawItem {
+    /// The same, to be replaced by an equal one.
+    pub fn table_mut(&mut self) -> &mut Arc<TableSchema> {
+        match self {
+            Self::Raw(raw) => &mut raw.table,
+            Self::Ready(Item::Rows(batch)) => &mut batch.table,
+            Self::Ready(Item::Mark(Mark::SnapshotBegin { table, .. } | Mark::SnapshotEnd { table, .. } | Mark::Schema { table })) => table,
+        }
+    }
+}
+
 /// The container on the edge between a source and the decode stage.
 #[derive(Clone, Debug, Default)]
 pub struct RawItems(pub Vec<RawItem>);

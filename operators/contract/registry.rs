@@ -54,6 +54,14 @@ pub trait ParsedNode: Send + Sync {
     fn may_be_unread(&self) -> bool;
     /// The settings themselves.
     fn settings(&self) -> &dyn Any;
+    /// What no other source of the process may use as well; nothing for other nodes.
+    ///
+    /// # Errors
+    /// When a secret or file of the settings cannot be read.
+    fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> {
+        let _ = cx;
+        Ok(Vec::new())
+    }
     /// Makes the source.
     ///
     /// # Errors
@@ -135,6 +143,9 @@ macro_rules! parsed {
 const OTHER_KIND: &str = "the graph asks a node only for what its kind makes";
 
 parsed!(ParsedSource, SourceConfig, outputs: C::outputs,
+fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> {
+    self.0.claims(cx)
+}
 fn source(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError> {
     self.0.build(cx)
 });

@@ -128,8 +128,12 @@ pub struct WriterContext {
     pub source: Arc<str>,
     /// Which of the workers it serves; tables are spread over workers by [`super::TableSchema::route`].
     pub worker: usize,
-    /// How many workers there are.
+    /// How many workers there are, in all processes.
     pub workers: usize,
+    /// Which of the pipeline's processes this is; each writes tables of its own.
+    pub process: usize,
+    /// How many processes there are.
+    pub processes: usize,
     /// Where progress is kept.
     pub state: Arc<dyn StateStore>,
     /// What the user sees.

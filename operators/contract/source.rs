@@ -97,10 +97,23 @@ impl std::fmt::Debug for Pressure {
     }
 }
 
-/// Bytes that may be in flight between the socket and the sinks.
+/// Bytes that each source may have in flight whatever the others have: sinks of another pipeline that stand still do not stop
+/// it. What is read at once fits.
+pub const OWN_CREDIT: usize = 256 << 10;
+
+/// Credit of a source that is nobody else's, and what it has of the process's beside it.
+#[derive(Debug)]
+struct Own {
+    left: Semaphore,
+    borrowed: AtomicUsize,
+}
+
+/// Bytes that may be in flight between the socket and the sinks: at most the source's, of which all but [`OWN_CREDIT`] come
+/// from what the process has for all.
 #[derive(Clone, Debug)]
 pub struct Credits {
     source: Arc<Semaphore>,
+    own: Arc<Own>,
     process: Arc<Semaphore>,
     pressure: Arc<Pressure>,
     capacity: usize,
@@ -112,7 +125,15 @@ impl Credits {
     /// Credit of a source within the process's.
     #[must_use]
     pub fn new(source_bytes: usize, process: Arc<Semaphore>) -> Self {
-        Self { source: Arc::new(Semaphore::new(source_bytes)), process, pressure: Arc::default(), capacity: source_bytes, share: None }
+        let own = Own { left: Semaphore::new(OWN_CREDIT.min(source_bytes)), borrowed: AtomicUsize::new(0) };
+        Self {
+            source: Arc::new(Semaphore::new(source_bytes)),
+            own: Arc::new(own),
+            process,
+            pressure: Arc::default(),
+            capacity: source_bytes,
+            share: None,
+        }
     }
 
     /// The same credit, of which at most half (and `least` bytes at least) is taken this way: what one part of a
@@ -144,33 +165,52 @@ impl Credits {
                 }
             },
         };
-        let permits = match (self.source.try_acquire_many(bytes), self.process.try_acquire_many(bytes)) {
-            (Ok(source), Ok(process)) => [source, process],
-            partial => {
-                drop(partial);
+        let source = match self.source.try_acquire_many(bytes) {
+            Ok(source) => source,
+            Err(_) => {
                 let _starving = self.pressure.starve();
                 let Ok(source) = self.source.acquire_many(bytes).await else { return };
-                let Ok(process) = self.process.acquire_many(bytes).await else { return };
-                [source, process]
+                source
             }
         };
-        for permit in permits.into_iter().chain(shared) {
-            permit.forget();
+        if let Ok(own) = self.own.left.try_acquire_many(bytes) {
+            own.forget();
+        } else if let Ok(lent) = self.process.try_acquire_many(bytes) {
+            lent.forget();
+            self.own.borrowed.fetch_add(bytes as usize, Ordering::AcqRel);
+        } else {
+            let _starving = self.pressure.starve();
+            tokio::select! {
+                Ok(own) = self.own.left.acquire_many(bytes) => own.forget(),
+                Ok(lent) = self.process.acquire_many(bytes) => {
+                    lent.forget();
+                    self.own.borrowed.fetch_add(bytes as usize, Ordering::AcqRel);
+                }
+                else => return,
+            }
         }
+        source.forget();
+        shared.into_iter().for_each(tokio::sync::SemaphorePermit::forget);
     }
 
     /// Gives credit back.
     pub fn give(&self, bytes: u32) {
+        let bytes_of = |borrowed: usize| borrowed.min(bytes as usize);
+        let update = |borrowed: usize| Some(borrowed - bytes_of(borrowed));
+        let borrowed = self.own.borrowed.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).unwrap_or_else(|borrowed| borrowed);
+        // What is everybody's goes back first.
+        self.process.add_permits(bytes_of(borrowed));
+        self.own.left.add_permits(bytes as usize - bytes_of(borrowed));
         self.source.add_permits(bytes as usize);
-        self.process.add_permits(bytes as usize);
         self.landed(bytes);
     }
 
-    /// Credit left to this source, in bytes.
+    /// Credit left to this source, in bytes: as much may be taken at once without waiting.
     #[must_use]
     pub fn left(&self) -> usize {
         let share = self.share.as_ref().map_or(usize::MAX, |share| share.available_permits());
-        self.source.available_permits().min(self.process.available_permits()).min(share)
+        let there = self.process.available_permits().max(self.own.left.available_permits());
+        self.source.available_permits().min(there).min(share)
     }
 
     /// Whether the source waits for credit.
@@ -252,5 +292,40 @@ pub trait Source: Send {
     async fn drop_slot(&mut self, slot: &str, publication: bool) -> Result<Dropped, CodedError> {
         let _ = (slot, publication);
         Ok(Dropped { slot: None, publication: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[test]
+    fn a_source_has_its_own_credit_when_the_others_have_taken_all() {
+        let process = Arc::new(Semaphore::new(1 << 20));
+        let (greedy, modest) = (Credits::new(8 << 20, Arc::clone(&process)), Credits::new(8 << 20, Arc::clone(&process)));
+        let mut taken = 0;
+        while greedy.take(64 << 10).now_or_never().is_some() {
+            taken += 64 << 10;
+        }
+        assert_eq!((taken, greedy.left(), process.available_permits()), ((1 << 20) + OWN_CREDIT, 0, 0));
+        assert_eq!(modest.left(), OWN_CREDIT);
+        for _ in 0..3 {
+            assert!(modest.take(OWN_CREDIT as u32).now_or_never().is_some());
+            assert!(modest.take(1).now_or_never().is_none());
+            modest.give(OWN_CREDIT as u32);
+        }
+        // Who waits takes whatever comes first, be it its own or the process's.
+        modest.take(OWN_CREDIT as u32).now_or_never().expect("it is there");
+        let mut waits = Box::pin(modest.take(1000));
+        assert!(waits.as_mut().now_or_never().is_none());
+        greedy.give(64 << 10);
+        assert!(waits.now_or_never().is_some());
+        modest.give(1000);
+        assert_eq!(process.available_permits(), 64 << 10, "what was lent came back to all");
+        greedy.give(taken as u32 - (64 << 10));
+        modest.give(OWN_CREDIT as u32);
+        assert_eq!((greedy.left(), modest.left(), process.available_permits()), (1 << 20, 1 << 20, 1 << 20));
+        assert_eq!(greedy.own.left.available_permits() + modest.own.left.available_permits(), 2 * OWN_CREDIT);
     }
 }

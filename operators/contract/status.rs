@@ -289,6 +289,30 @@ pub struct PipelineStatus {
 }
 
 impl PipelineStatus {
+    /// The status of the pipeline's next start in the same process: nothing but what has been counted goes on.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        let carry = |from: &AtomicU64, to: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        let next = Self::default();
+        for (name, before) in self.sources() {
+            let source = next.source(&name);
+            carry(&before.changes, &source.changes);
+            carry(&before.transactions, &source.transactions);
+            carry(&before.bytes, &source.bytes);
+            carry(&before.spilled_bytes, &source.spilled_bytes);
+            carry(&before.streamed_transactions, &source.streamed_transactions);
+        }
+        for (name, before) in self.sinks() {
+            let sink = next.sink(&name);
+            carry(&before.rows, &sink.rows);
+            carry(&before.bytes, &sink.bytes);
+            carry(&before.rejected_rows, &sink.rejected_rows);
+            carry(&before.dead_letter_rows, &sink.dead_letter_rows);
+            carry(&before.retries, &sink.retries);
+        }
+        next
+    }
+
     /// A source's status, made when first asked for.
     #[must_use]
     pub fn source(&self, name: &str) -> Arc<SourceStatus> {

@@ -1,20 +1,18 @@
 //! One value of a tuple: where its bytes are and how they are written.
 
-/// A value's place in the buffer its row came in. Twelve bytes, no lifetime: lists of them are reused.
+/// A value's place in the buffer its row came in. Eight bytes, no lifetime: lists of them are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
-    kind: Kind,
     start: u32,
-    len: u32,
+    /// The kind in two bits, then the length.
+    tagged: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Null,
-    Unchanged,
-    Text,
-    Binary,
-}
+const KIND_AT: u32 = 30;
+const NULL: u32 = 0;
+const UNCHANGED: u32 = 1;
+const TEXT: u32 = 2;
+const BINARY: u32 = 3;
 
 /// A value's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,39 +29,53 @@ pub enum Field<'a> {
 
 impl Cell {
     /// SQL null.
-    pub const NULL: Self = Self { kind: Kind::Null, start: 0, len: 0 };
+    pub const NULL: Self = Self::new(NULL, 0, 0);
 
     /// A TOASTed value that was not sent.
-    pub const UNCHANGED: Self = Self { kind: Kind::Unchanged, start: 0, len: 0 };
+    pub const UNCHANGED: Self = Self::new(UNCHANGED, 0, 0);
 
-    /// A value in text form.
-    #[must_use]
-    pub const fn text(start: u32, len: u32) -> Self {
-        Self { kind: Kind::Text, start, len }
+    /// The longest value: PostgreSQL allocates less than 1 GiB for one (`MaxAllocSize`, 2³⁰ − 1 bytes).
+    pub const LONGEST: u32 = (1 << KIND_AT) - 1;
+
+    const fn new(kind: u32, start: u32, length: u32) -> Self {
+        Self { start, tagged: kind << KIND_AT | length & Self::LONGEST }
     }
 
-    /// A value in binary form.
+    /// A value in text form, of at most [`Cell::LONGEST`] bytes.
     #[must_use]
-    pub const fn binary(start: u32, len: u32) -> Self {
-        Self { kind: Kind::Binary, start, len }
+    pub const fn text(start: u32, length: u32) -> Self {
+        Self::new(TEXT, start, length)
+    }
+
+    /// A value in binary form, of at most [`Cell::LONGEST`] bytes.
+    #[must_use]
+    pub const fn binary(start: u32, length: u32) -> Self {
+        Self::new(BINARY, start, length)
     }
 
     /// Whether the value was not sent.
     #[inline]
     #[must_use]
     pub fn is_unchanged(self) -> bool {
-        self.kind == Kind::Unchanged
+        self.tagged >> KIND_AT == UNCHANGED
+    }
+
+    /// Where its bytes start.
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> usize {
+        self.start as usize
     }
 
     /// Its bytes in `buffer`, the one it was decoded from; null in any shorter one.
     #[inline]
     #[must_use]
     pub fn field(self, buffer: &[u8]) -> Field<'_> {
-        let start = self.start as usize;
-        match (self.kind, buffer.get(start..start + self.len as usize)) {
-            (Kind::Text, Some(bytes)) => Field::Text(bytes),
-            (Kind::Binary, Some(bytes)) => Field::Binary(bytes),
-            (Kind::Unchanged, _) => Field::Unchanged,
+        let start = self.start();
+        match (self.tagged >> KIND_AT, buffer.get(start..start + (self.tagged & Self::LONGEST) as usize)) {
+            (TEXT, Some(bytes)) => Field::Text(bytes),
+            (BINARY, Some(bytes)) => Field::Binary(bytes),
+            (UNCHANGED, _) => Field::Unchanged,
             _ => Field::Null,
         }
     }

@@ -1,6 +1,6 @@
 //! Reads big-endian fields off the front of outside bytes. Never panics: what is not there is [`Fault::Cut`].
 
-use super::Fault;
+use super::{Cell, Fault};
 
 /// A place in a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +96,10 @@ impl<'a> Cursor<'a> {
     /// The start and length of the value that an `Int32` length announces.
     #[inline]
     pub(super) fn value(&mut self, length: i32) -> Result<(u32, u32), Fault> {
-        let length = u32::try_from(length).map_err(|_| Fault::Shape)?;
+        let length = length.cast_unsigned();
+        if length > Cell::LONGEST {
+            return Err(Fault::Shape);
+        }
         // a cursor over a row ends at a u32
         let start = self.at() as u32;
         self.bytes(length as usize)?;

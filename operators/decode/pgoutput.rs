@@ -69,10 +69,9 @@ fn tuple(cursor: &mut Cursor<'_>, columns: usize, cells: &mut Vec<Cell>) -> Resu
     if usize::try_from(found) != Ok(columns) {
         return Err(Fault::Columns { found });
     }
-    let base = cells.len();
-    cells.resize(base + columns, Cell::NULL);
-    for cell in cells.get_mut(base..).unwrap_or_default() {
-        *cell = match cursor.rest() {
+    cells.reserve(columns);
+    for _ in 0..columns {
+        let cell = match cursor.rest() {
             [kind @ (b't' | b'b'), a, b, c, d, ..] => {
                 cursor.bytes(5)?;
                 let (start, length) = cursor.value(i32::from_be_bytes([*a, *b, *c, *d]))?;
@@ -89,6 +88,7 @@ fn tuple(cursor: &mut Cursor<'_>, columns: usize, cells: &mut Vec<Cell>) -> Resu
             }
             [] => return Err(Fault::Cut),
         };
+        cells.push(cell);
     }
     Ok(())
 }

@@ -12,6 +12,9 @@ use super::read::Malformed;
 
 /// Appends the JSON of `array_out`'s text; gives whether it says lower bounds.
 pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
+    if element.is_string() && element.delimiter() == b',' && plain_strings(text, out).is_some() {
+        return Ok(false);
+    }
     let mut rest = text;
     let mut bounds = false;
     if text.first() == Some(&b'[') {
@@ -84,6 +87,80 @@ pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: 
         }
     }
     Err(Malformed::Form)
+}
+
+/// What a byte is to [`plain_strings`]: text, text inside quotes only, or never text as it is.
+const PLAIN: u8 = 0;
+const QUOTED: u8 = 1;
+const SPECIAL: u8 = 2;
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [PLAIN; 256];
+    let mut byte = 0;
+    while byte < 32 {
+        classes[byte] = SPECIAL;
+        byte += 1;
+    }
+    classes[b'"' as usize] = SPECIAL;
+    classes[b'\\' as usize] = SPECIAL;
+    classes[b',' as usize] = QUOTED;
+    classes[b'{' as usize] = QUOTED;
+    classes[b'}' as usize] = QUOTED;
+    classes
+};
+
+/// The usual array in one pass: strings, one dimension, nothing to escape. `None`, and `out` as it was, for any other.
+fn plain_strings(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let [b'{', body @ .., b'}'] = text else { return None };
+    let (mut rest, start) = (body, out.len());
+    // at most: an item of one byte and its comma, which become four
+    out.resize(start + 2 * text.len() + 2, b'[');
+    let written = (|| {
+        let json = out.get_mut(start..)?;
+        let mut end = 1;
+        loop {
+            let first = end;
+            *json.get_mut(end)? = b'"';
+            end += 1;
+            let (inside, most) = if let [b'"', item @ ..] = rest { (item, QUOTED) } else { (rest, PLAIN) };
+            let mut length = 0;
+            for (to, byte) in json.get_mut(end..)?.iter_mut().zip(inside) {
+                if CLASSES[usize::from(*byte)] > most {
+                    break;
+                }
+                *to = *byte;
+                length += 1;
+            }
+            let (item, after) = inside.split_at_checked(length)?;
+            end += length;
+            *json.get_mut(end)? = b'"';
+            end += 1;
+            let after = match (most, after) {
+                (QUOTED, [b'"', after @ ..]) => after,
+                (PLAIN, _) if item == b"NULL" => {
+                    json.get_mut(first..first + 4)?.copy_from_slice(b"null");
+                    end = first + 4;
+                    after
+                }
+                (PLAIN, _) if !item.is_empty() => after,
+                _ => return None,
+            };
+            match after {
+                [] => {
+                    *json.get_mut(end)? = b']';
+                    return Some(end + 1);
+                }
+                [b',', next @ ..] => {
+                    *json.get_mut(end)? = b',';
+                    end += 1;
+                    rest = next;
+                }
+                _ => return None,
+            }
+        }
+    })();
+    out.truncate(start + written.unwrap_or(0));
+    written.map(|_| ())
 }
 
 /// Whether an unquoted item is as `array_out` writes one, with nothing to escape in JSON.

@@ -20,7 +20,13 @@ impl<'a> Run<'a> {
     #[inline]
     pub(super) fn column(&self, column: usize) -> impl Iterator<Item = Field<'a>> {
         let bytes = self.bytes;
-        self.cells.iter().skip(column).step_by(self.width).map(move |cell| cell.field(bytes))
+        self.cells(column).map(move |cell| cell.field(bytes))
+    }
+
+    /// One column's cells from top to bottom.
+    #[inline]
+    pub(super) fn cells(&self, column: usize) -> impl Iterator<Item = Cell> {
+        self.cells.get(column..).unwrap_or_default().iter().step_by(self.width).copied()
     }
 }
 

@@ -16,6 +16,9 @@ use arrow::array::{ArrayRef, BinaryArray, NullBufferBuilder, StringArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use std::sync::Arc;
 
+/// Bytes that are copied without a call.
+const SHORT: usize = 64;
+
 /// Values of any length, one after another.
 pub(super) struct Bytes {
     pub(super) values: Vec<u8>,
@@ -35,6 +38,18 @@ impl Bytes {
         if let Some(average) = self.values.len().checked_div(self.offsets.len() - 1) {
             self.values.reserve((average + 1).saturating_mul(rows + rows / 16).min(most));
         }
+    }
+
+    /// Appends a value's bytes, which stand at `start` of `buffer`.
+    #[inline]
+    pub(super) fn copy(&mut self, value: &[u8], buffer: &[u8], start: usize) {
+        // Most values are short, and copying a fixed number of bytes needs no call: whatever follows is cut off again.
+        let Some(wide) = buffer.get(start..).and_then(|rest| rest.first_chunk::<SHORT>()).filter(|_| value.len() <= SHORT) else {
+            return self.values.extend_from_slice(value);
+        };
+        let end = self.values.len() + value.len();
+        self.values.extend_from_slice(wide);
+        self.values.truncate(end);
     }
 
     /// Ends a value: what was appended to `values` since the last.
@@ -79,9 +94,14 @@ impl Bytes {
         (OffsetBuffer::new(ScalarBuffer::from(offsets)), std::mem::take(&mut self.values), self.validity.finish())
     }
 
+    /// The array of values that were all checked by [`Bytes::check_text`], run by run.
     pub(super) fn finish_text(&mut self) -> ArrayRef {
         let (offsets, values, nulls) = self.parts();
-        Arc::new(StringArray::try_new(offsets, values.into(), nulls).expect("each run was checked to be UTF-8"))
+        #[expect(unsafe_code, reason = "checking what was checked takes as long as copying it")]
+        // SAFETY: offsets ascend from 0 to the length of `values` (`OffsetBuffer::new` refuses others); every run between
+        // them was found to be UTF-8 with no character across two values, or else the column was dropped; there is a
+        // validity for each value.
+        Arc::new(unsafe { StringArray::new_unchecked(offsets, values.into(), nulls) })
     }
 
     fn finish_binary(&mut self) -> ArrayRef {
@@ -108,10 +128,10 @@ impl TextColumn {
     pub(super) fn append(&mut self, run: &Run<'_>, column: usize, exact: &mut ExactTexts) -> Result<(), Malformed> {
         let mark = self.bytes.mark();
         let document = matches!(self.ty, ColumnType::Json | ColumnType::Jsonb);
-        for (row, field) in run.column(column).enumerate() {
-            let start = self.bytes.values.len();
+        for (row, cell) in run.cells(column).enumerate() {
+            let (start, field) = (self.bytes.values.len(), cell.field(run.bytes));
             match field {
-                Field::Text(text) => self.bytes.values.extend_from_slice(text),
+                Field::Text(text) => self.bytes.copy(text, run.bytes, cell.start()),
                 Field::Binary(binary) => output(&self.ty, binary, &mut self.bytes.values)?,
                 Field::Null | Field::Unchanged => {
                     self.bytes.null();

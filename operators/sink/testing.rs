@@ -90,6 +90,8 @@ pub(super) fn context() -> WriterContext {
         source: "shop".into(),
         worker: 0,
         workers: 1,
+        process: 0,
+        processes: 1,
         state: Arc::new(MemoryState::default()),
         status: Arc::new(PipelineStatus::default()),
     }

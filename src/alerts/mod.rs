@@ -17,7 +17,7 @@ pub(crate) use life::Event;
 
 use crate::Kind;
 use crate::graph::Graph;
-use crate::notify::Notifiers;
+use crate::notify::{Notifiers, Webhooks};
 use etl_stream_operators::contract::{CodedError, PipelineStatus, StateStore};
 use rules::Alerts;
 use std::collections::BTreeMap;
@@ -43,11 +43,16 @@ impl Watching {
     ///
     /// # Errors
     /// When a notifier's secret or the state is not readable.
-    pub(crate) fn start(graph: &Graph, status: &Arc<PipelineStatus>, state: &Arc<dyn StateStore>) -> Result<Self, CodedError> {
+    pub(crate) fn start(
+        graph: &Graph,
+        status: &Arc<PipelineStatus>,
+        state: &Arc<dyn StateStore>,
+        webhooks: &Arc<Webhooks>,
+    ) -> Result<Self, CodedError> {
         if graph.alerts.is_empty() {
             return Ok(Self { task: None });
         }
-        let notifiers = Notifiers::start(&graph.pipeline, &graph.notifiers, &graph.folder)?;
+        let notifiers = Notifiers::start(&graph.notifiers, &graph.folder, webhooks)?;
         let alerts = Alerts::new(&graph.pipeline, &graph.alerts, reach(graph), Arc::clone(state))?;
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(look(alerts, notifiers, Arc::clone(status), stopped));

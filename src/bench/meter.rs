@@ -148,6 +148,9 @@ impl ParsedNode for Metered {
     fn settings(&self) -> &dyn Any {
         self.node.settings()
     }
+    fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> {
+        self.node.claims(cx)
+    }
     fn source(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError> {
         Ok(Box::new(MeteredSource { source: self.node.source(cx)?, meter: Arc::clone(&self.meter) }))
     }

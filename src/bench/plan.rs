@@ -9,6 +9,7 @@
 use super::checksum::{Sums, Way};
 use super::meter::{Meter, Metered};
 use super::{BENCH_SETTINGS, BENCH_SOURCE};
+use crate::checkpoint::StateAt;
 use crate::config::{self, Environment};
 use crate::graph::Graph;
 use crate::{CodedError, Kind, Lsn, ParsedNode, Registry};
@@ -218,7 +219,7 @@ impl Setup {
     /// Makes a run whose state is in `folder`. `start` is where its log begins, `scratch` the live database's schema.
     pub(super) fn run(&self, registry: &Registry, folder: &Path, start: u64, scratch: Option<&str>) -> Result<Run, CodedError> {
         let mut graph = self.graph(registry, scratch)?;
-        graph.state = folder.join("state.db");
+        graph.state = StateAt::Sqlite(folder.join("state.db"));
         graph.server = None;
         if let Some(workers) = self.workers {
             graph.engine.workers = workers.into();

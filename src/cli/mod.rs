@@ -12,9 +12,11 @@ mod describe;
 mod explain;
 mod generate;
 mod graph;
+mod import;
 mod init;
 mod pause;
 mod reference;
+mod restart;
 mod resync;
 mod run;
 mod running;
@@ -73,7 +75,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a pipeline until it is stopped.
+    /// Run a pipeline, or a folder of them, until it is stopped.
     Run(run::RunArgs),
     /// Copy tables of a pipeline anew, whether it runs or not, without disturbing the others.
     Resync(resync::ResyncArgs),
@@ -85,6 +87,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Write a pipeline file to start from.
     Init(init::InitArgs),
+    /// Write pipeline files of the configuration database of the program before this one.
+    Import(import::ImportArgs),
     /// Look whether a pipeline could run: servers, privileges, slots, tables, sinks. Changes nothing.
     Check(check::CheckArgs),
     /// Draw a pipeline.
@@ -99,6 +103,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Have paused sources go on.
     Resume(pause::PauseArgs),
+    /// Have one pipeline of a folder drain and start again.
+    Restart(restart::RestartArgs),
     /// Compare what sinks hold with what their sources have, row by row.
     Verify(verify::VerifyArgs),
     /// List or drop replication slots.
@@ -151,6 +157,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Bench(args) => args.run(&mut shell),
         Command::Validate(args) => args.run(&mut shell),
         Command::Init(args) => args.run(&mut shell),
+        Command::Import(args) => args.run(&mut shell),
         Command::Check(args) => args.run(&mut shell),
         Command::Graph(args) => args.run(&mut shell),
         Command::Status(args) => args.run(&mut shell),
@@ -158,6 +165,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Tap(args) => args.run(&mut shell),
         Command::Pause(args) => args.run(Wish::Pause, &mut shell),
         Command::Resume(args) => args.run(Wish::Resume, &mut shell),
+        Command::Restart(args) => args.run(&mut shell),
         Command::Verify(args) => args.run(&mut shell),
         Command::Slot(args) => args.run(&mut shell),
         Command::DeadLetter(args) => args.run(&mut shell),

@@ -1,42 +1,40 @@
 //! `etl-stream pause` and `etl-stream resume`: whether sources read, in the process that runs the pipeline and after it.
 
-use super::running::Running;
-use super::{Shell, validate};
+use super::Shell;
+use super::running::{Named, Running};
 use crate::Kind;
-use crate::checkpoint::{Pause, SqliteState, Wish};
-use crate::exit::{Failure, verdict};
+use crate::checkpoint::{Pause, Wish};
+use crate::exit::Failure;
 use crate::server::client;
 use clap::Args;
-use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct PauseArgs {
     /// Sources of the pipeline; all without any.
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
-    /// The pipeline file.
-    #[arg(short, long, default_value = "pipeline.yaml", env = "ETL_STREAM_FILE", hide_env_values = true)]
-    file: PathBuf,
+    #[command(flatten)]
+    named: Named,
     #[command(flatten)]
     running: Running,
 }
 
 impl PauseArgs {
     pub(super) fn run(self, wish: Wish, shell: &mut Shell<'_>) -> Result<(), Failure> {
-        let loaded = validate::load(&self.file, false, shell);
-        validate::report(&loaded, shell)?;
-        verdict(&loaded.problems, false)?;
-        let Some(graph) = loaded.graph else { return Ok(()) };
-        let pause = Pause::asked(&graph.pipeline, self.sources);
+        let Some((pipeline, graph)) = self.named.pipeline(shell)? else { return Ok(()) };
+        let pause = Pause::asked(&pipeline, self.sources);
+        let address = self.running.address(graph.as_ref());
         // A running pipeline has its state to itself.
-        let running = self.running.address(&graph).and_then(|address| client::tell(address, wish, &pause)).transpose()?;
+        let running = address.and_then(|address| client::tell(address, wish, &pause)).transpose()?;
         let runs = running.is_some();
-        let told = match running {
-            Some(told) => told,
-            None => {
+        let told = match (running, graph) {
+            (Some(told), _) => told,
+            (None, Some(graph)) => {
                 let known: Vec<&str> = graph.nodes.iter().filter(|node| node.kind == Kind::Source).map(|node| &*node.name).collect();
-                pause.store(wish, &SqliteState::open(&graph.state)?, &known)?
+                pause.store(wish, &*graph.state.open_to_mark()?, &known)?
             }
+            // Only its file says where its state is.
+            (None, None) => return Err(client::not_running(&pipeline, address).into()),
         };
         for source in &told {
             writeln!(shell.out, "{source} {}", if wish == Wish::Pause { "paused" } else { "resumed" })?;

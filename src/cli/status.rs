@@ -4,20 +4,20 @@ use super::running::Running;
 use super::validate::Format;
 use super::{Shell, describe, validate};
 use crate::Kind;
-use crate::checkpoint::{SqliteState, paused};
+use crate::checkpoint::paused;
 use crate::exit::{Failure, verdict};
 use crate::graph::Graph;
 use crate::server::client;
 use crate::server::status::{Status, age, size};
 use clap::Args;
-use etl_stream_operators::contract::{CodedError, StateKey, StateStore};
+use etl_stream_operators::contract::{CodedError, StateKey};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Exits with 3 when no process runs the pipeline; what its state says is shown then.")]
 pub(super) struct StatusArgs {
-    /// The pipeline file.
+    /// The pipeline file, or the folder that a process runs: then all its pipelines are listed.
     #[arg(default_value = "pipeline.yaml", env = "ETL_STREAM_FILE", hide_env_values = true)]
     file: PathBuf,
     #[command(flatten)]
@@ -38,11 +38,14 @@ struct Stopped {
 
 impl StatusArgs {
     pub(super) fn run(self, shell: &mut Shell<'_>) -> Result<(), Failure> {
+        if self.file.is_dir() {
+            return self.folder(shell);
+        }
         let loaded = validate::load(&self.file, false, shell);
         validate::report(&loaded, shell)?;
         verdict(&loaded.problems, false)?;
         let Some(graph) = loaded.graph else { return Ok(()) };
-        let address = self.running.address(&graph);
+        let address = self.running.address(Some(&graph));
         let Some(said) = address.and_then(|address| client::status(address, &graph.pipeline)) else {
             let stopped = stopped(&graph)?;
             match self.format {
@@ -60,6 +63,31 @@ impl StatusArgs {
             }
         }
         Ok(())
+    }
+}
+
+impl StatusArgs {
+    /// The pipelines of the process that runs a folder.
+    fn folder(&self, shell: &mut Shell<'_>) -> Result<(), Failure> {
+        let address = self.running.address(None);
+        let said = address.and_then(client::pipelines);
+        let Some(said) = said else { return Err(client::not_running(&self.file.display().to_string(), address).into()) };
+        if let Format::Json = self.format {
+            said.iter().try_for_each(|pipeline| writeln!(shell.out, "{pipeline}"))?;
+            return Ok(());
+        }
+        let text = |value: &Value| value.as_str().map_or_else(String::new, str::to_owned);
+        let rows = said.iter().map(|pipeline| {
+            let why = [&pipeline["reason"], &pipeline["file_problem"]].map(&text);
+            let number = |key: &str| pipeline[key].as_u64().unwrap_or(0);
+            let phases = pipeline["sources"].as_array().into_iter().flatten();
+            let phases =
+                phases.map(|source| format!("{}: {}", text(&source["source"]), text(&source["phase"]))).collect::<Vec<_>>().join(", ");
+            let why = why.into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("; ");
+            vec![text(&pipeline["pipeline"]), text(&pipeline["state"]), phases, size(number("lag_bytes")), number("rows").to_string(), why]
+        });
+        let table = describe::table(["PIPELINE", "STATE", "SOURCES", "BEHIND", "ROWS", "WHY"], rows);
+        Ok(writeln!(shell.out, "{table}")?)
     }
 }
 
@@ -83,7 +111,8 @@ pub(super) fn draw(said: &Status) -> String {
         .iter()
         .flat_map(|s| s.tables.iter().map(|t| vec![t.table.clone(), t.phase.clone(), s.source.clone(), t.snapshot_rows.to_string()]));
     let tables = describe::table(["TABLE", "PHASE", "SOURCE", "ROWS COPIED"], tables);
-    let mut text = format!("{sources}\n\n{sinks}\n\n{tables}\n");
+    let remark = said.remark().map(|remark| format!("{remark}\n\n")).unwrap_or_default();
+    let mut text = format!("{remark}{sources}\n\n{sinks}\n\n{tables}\n");
     for s in &said.sources {
         for (table, why) in s.tables.iter().filter_map(|t| Some((&t.table, t.failed.as_ref()?))) {
             text.push_str(&format!("\ntable {table} of source {} was not copied: {why}\n", s.source));
@@ -103,10 +132,7 @@ pub(super) fn draw(said: &Status) -> String {
 
 /// What the state says, read without disturbing it.
 fn stopped(graph: &Graph) -> Result<Vec<Stopped>, CodedError> {
-    if !graph.state.exists() {
-        return Ok(Vec::new());
-    }
-    let state = SqliteState::open_to_read(&graph.state)?;
+    let Some(state) = graph.state.open_to_read()? else { return Ok(Vec::new()) };
     let word = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or("unknown").to_owned();
     let mut all = Vec::new();
     for node in graph.nodes.iter().filter(|node| node.kind == Kind::Source) {
@@ -118,7 +144,7 @@ fn stopped(graph: &Graph) -> Result<Vec<Stopped>, CodedError> {
             source: node.name.to_string(),
             stage: own.unwrap_or_else(|| "never run".into()),
             confirmed: confirmed.and_then(|value| value.as_str().map(str::to_owned)),
-            paused: paused(&state, &graph.pipeline, &node.name)?,
+            paused: paused(&*state, &graph.pipeline, &node.name)?,
             tables: documents
                 .into_iter()
                 .filter(|(key, _)| !key.table.is_empty())

@@ -44,9 +44,9 @@ impl TapArgs {
         verdict(&loaded.problems, false)?;
         let Some(graph) = loaded.graph else { return Ok(()) };
         let Format::Ndjson = self.format;
-        let address = self.running.address(&graph);
+        let address = self.running.address(Some(&graph));
         let Some(listen) = address else { return Err(client::not_running(&graph.pipeline, address).into()) };
-        match client::tap(listen, &self.node, self.limit, self.show_values, shell.out)? {
+        match client::tap((listen, &graph.pipeline), &self.node, self.limit, self.show_values, shell.out)? {
             Tapped::Done => Ok(()),
             Tapped::NotRunning => Err(client::not_running(&graph.pipeline, address).into()),
             Tapped::Refused(error) => Err(error.into()),

@@ -33,7 +33,7 @@ impl TopArgs {
         validate::report(&loaded, shell)?;
         verdict(&loaded.problems, false)?;
         let Some(graph) = loaded.graph else { return Ok(()) };
-        let address = self.running.address(&graph);
+        let address = self.running.address(Some(&graph));
         let ask = || address.and_then(|address| client::status(address, &graph.pipeline));
         let gone = || Failure::from(client::not_running(&graph.pipeline, address));
         let term = Term::stdout();

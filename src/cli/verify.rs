@@ -55,7 +55,7 @@ impl VerifyArgs {
         verdict(&loaded.problems, false)?;
         let Some(graph) = loaded.graph else { return Ok(()) };
         let tables = |table: &TableSchema| self.tables.is_empty() || self.tables.iter().any(|p| p.matches(&table.schema, &table.name));
-        let address = self.running.address(&graph);
+        let address = self.running.address(Some(&graph));
         let confirmed = |source: &str| -> Option<Lsn> {
             let said = client::status(address?, &graph.pipeline)?;
             said.sources.into_iter().find(|one| one.source == source)?.confirmed_lsn.parse().ok()

@@ -6,6 +6,7 @@ use super::nodes::Draft;
 use super::pipeline::Settings;
 use super::report::masked;
 use super::scalar::resolve;
+use super::settings::StateType;
 use super::tree::{Scalar, Span, Tree, Value};
 use crate::Kind;
 use std::fmt::Write;
@@ -21,8 +22,17 @@ pub(super) fn write(tree: &Tree, settings: &Settings, drafts: &[Draft], edges: &
     let _ = writeln!(writer.out, "  source_credit: {}\n  credit: {}", engine.source_credit, engine.credit);
     let connections = engine.connections;
     let _ = writeln!(writer.out, "  connections:\n    total: {}\n    per_server: {}", connections.total, connections.per_server);
-    let path = settings.state.path.as_ref().map_or_else(|| format!(".etl-stream/{}.db", settings.name), |p| p.display().to_string());
-    let _ = writeln!(writer.out, "state:\n  type: sqlite\n  path: {}", quoted(&path));
+    match (settings.state.kind, tree.entry("state")) {
+        (StateType::Postgres, Some(entry)) => {
+            writer.out.push_str("state:\n");
+            writer.value(&entry.value, 1);
+        }
+        _ => {
+            let path =
+                settings.state.path.as_ref().map_or_else(|| format!(".etl-stream/{}.db", settings.name), |p| p.display().to_string());
+            let _ = writeln!(writer.out, "state:\n  type: sqlite\n  path: {}", quoted(&path));
+        }
+    }
     match &settings.server {
         Some(server) => {
             let tap = if server.tap { "\n  tap: true" } else { "" };

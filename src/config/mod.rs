@@ -20,6 +20,7 @@ mod links;
 pub(crate) mod nodes;
 mod pipeline;
 mod problem;
+mod process;
 mod read;
 mod report;
 mod scalar;
@@ -38,6 +39,7 @@ mod mutations;
 mod tests;
 
 pub use problem::{Problem, Problems, Severity};
+pub use process::{Process, load_process};
 pub use report::Drawing;
 pub use settings::{
     AlertSettings, AlertSeverity, EngineSettings, NotifierSettings, NotifierType, PayloadFormat, ServerSettings, StateSettings, StateType,

@@ -5,10 +5,11 @@ use super::problem::Problems;
 use super::read::{Owner, read};
 use super::scalar::resolve;
 use super::schema::Shape;
-use super::settings::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings, StateSettings};
+use super::settings::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings, StateSettings, StateType};
 use super::tree::{Entry, Span, Tree, Value};
 use super::{alerts, codes, effective, join, links, suggest};
 use crate::Registry;
+use crate::checkpoint::StateAt;
 use crate::graph::{Graph, Input, Node};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -80,6 +81,34 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
         problems.error(codes::VALUE, "/version", entry.key_span, message).help = Some("leave it out, or write version: 1".into());
     }
     let name = name(tree, path, problems);
+    let (engine, server) = (engine(tree, problems), server(tree, problems));
+    let state = state(tree, problems);
+    let notifiers: BTreeMap<String, NotifierSettings> = named(tree, "notifiers", "notifier", problems);
+    let alerts: BTreeMap<String, AlertSettings> = named(tree, "alerts", "alert", problems);
+    Settings { name, engine, state, server, alerts, notifiers }
+}
+
+/// Where its state is; what belongs to the other kind is refused.
+fn state(tree: &Tree, problems: &mut Problems) -> StateSettings {
+    let state: StateSettings = part(tree, "state", problems).unwrap_or_default();
+    let Some(entry) = tree.entry("state") else { return state };
+    let (kind, strays) = match state.kind {
+        StateType::Sqlite => ("sqlite", [("url", state.url.is_some()), ("schema", state.schema.is_some())]),
+        StateType::Postgres => ("postgres", [("path", state.path.is_some()), ("schema", state.schema.as_deref() == Some(""))]),
+    };
+    for (field, _) in strays.into_iter().filter(|(_, stray)| *stray) {
+        let span = entry.value.entry(field).map_or(entry.key_span, |e| e.value.span);
+        problems.error(codes::VALUE, &format!("/state/{field}"), span, format!("state of type {kind} has no such `{field}`"));
+    }
+    if state.kind == StateType::Postgres && state.url.as_ref().is_none_or(|url| url.forms() != 1) {
+        problems.error(codes::MISSING_FIELD, "/state/url", entry.key_span, "state of type postgres needs a `url`").help =
+            Some("write url: { env: NAME }, { file: PATH } or { command: [argv] }".into());
+    }
+    state
+}
+
+/// How it runs.
+pub(super) fn engine(tree: &Tree, problems: &mut Problems) -> EngineSettings {
     let engine: EngineSettings = part(tree, "engine", problems).unwrap_or_default();
     if let Some(entry) = tree.entry("engine") {
         let mut check = |right: bool, field: &str, form: &str| {
@@ -99,15 +128,16 @@ fn settings(tree: &Tree, path: &Path, problems: &mut Problems) -> Settings {
             problems.error(codes::VALUE, &format!("/engine/connections/{field}"), span, message);
         }
     }
-    let server = match tree.entry("server") {
+    engine
+}
+
+/// Where the server listens.
+pub(super) fn server(tree: &Tree, problems: &mut Problems) -> Option<ServerSettings> {
+    match tree.entry("server") {
         Some(entry) if entry.value.scalar().is_some_and(|s| s.text == "none") => None,
         Some(_) => part(tree, "server", problems),
         None => Some(ServerSettings::default()),
-    };
-    let state = part(tree, "state", problems).unwrap_or_default();
-    let notifiers: BTreeMap<String, NotifierSettings> = named(tree, "notifiers", "notifier", problems);
-    let alerts: BTreeMap<String, AlertSettings> = named(tree, "alerts", "alert", problems);
-    Settings { name, engine, state, server, alerts, notifiers }
+    }
 }
 
 /// The pipeline's name: written, or the file's stem made into one.
@@ -178,10 +208,15 @@ fn assemble(settings: Settings, mut drafts: Vec<Draft>, edges: &[Vec<links::Edge
     };
     let sources = graph.iter().filter(|node| node.kind == crate::Kind::Source);
     let peers = crate::Peers::new(sources.map(|node| (Arc::clone(&node.name), Arc::clone(&node.parsed))));
-    let state = folder.join(settings.state.path.unwrap_or_else(|| format!(".etl-stream/{}.db", settings.name).into()));
+    let folder: Arc<Path> = folder.into();
+    let StateSettings { path: file, url, schema, .. } = settings.state;
+    let state = match url {
+        Some(url) => StateAt::Postgres { url, schema: schema.unwrap_or_else(|| "etl_stream".into()), folder: Arc::clone(&folder) },
+        None => StateAt::Sqlite(folder.join(file.unwrap_or_else(|| format!(".etl-stream/{}.db", settings.name).into()))),
+    };
     Some(Graph {
         pipeline: settings.name.into(),
-        folder: folder.into(),
+        folder,
         peers,
         nodes: graph,
         engine: settings.engine,

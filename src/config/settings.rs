@@ -16,7 +16,8 @@ pub struct EngineSettings {
     pub workers: usize,
     /// Bytes of one source that may be in flight between its socket and the sinks.
     pub source_credit: ByteSize,
-    /// Bytes of all sources that may be in flight.
+    /// Bytes of all sources that may be in flight. Each source may have 256 KiB beside it, so that none waits for another's
+    /// sink.
     pub credit: ByteSize,
     /// Connections to PostgreSQL servers for statements. Replication connections, one for each slot, come on top.
     pub connections: ConnectionSettings,
@@ -35,18 +36,24 @@ pub enum StateType {
     /// A SQLite file.
     #[default]
     Sqlite,
+    /// A table of a PostgreSQL database, which several processes share.
+    Postgres,
 }
 
 /// Where progress is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateSettings {
     /// The kind of store.
     #[serde(rename = "type")]
     pub kind: StateType,
-    /// The store's file; a relative path starts at the pipeline file's folder. Default:
+    /// The file of `sqlite`; a relative path starts at the pipeline file's folder. Default:
     /// `.etl-stream/<pipeline>.db`.
     pub path: Option<PathBuf>,
+    /// The database of `postgres`, as a URL.
+    pub url: Option<Secret>,
+    /// The schema of its table `progress`, made if absent. Default: `etl_stream`.
+    pub schema: Option<String>,
 }
 
 /// The HTTP server of `/health`, `/ready` and `/metrics`. `server: none` turns it off.

@@ -40,7 +40,7 @@ fn a_good_file() {
     assert!(loaded.problems.list.is_empty(), "{:?}", loaded.problems.list.iter().map(line).collect::<Vec<_>>());
     let graph = loaded.graph.expect("there is nothing wrong");
     assert_eq!(&*graph.pipeline, "my_shop");
-    assert_eq!(graph.state, Path::new("dir/.etl-stream/my_shop.db"));
+    assert_eq!(graph.state.file(), Some(Path::new("dir/.etl-stream/my_shop.db")));
     assert_eq!(graph.server.map(|s| s.listen.to_string()).as_deref(), Some("127.0.0.1:8080"));
     assert_eq!(graph.engine.workers, 1);
     assert_eq!(format!("{:?}", graph.nodes), "[source shop: pull [] [], sink raw: push [Input { node: 0, output: 0 }] []]");

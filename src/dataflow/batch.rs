@@ -34,6 +34,7 @@ const TICK: Duration = Duration::from_millis(2);
 /// Builds the operator.
 pub(crate) fn batch<'scope>(
     stream: Stream<'scope, Ts, Items>,
+    pipeline: Arc<str>,
     node: Arc<str>,
     limits: Limits,
     pressure: Arc<Pressure>,
@@ -93,7 +94,8 @@ pub(crate) fn batch<'scope>(
             }
             for Sealed { item, capability, reason } in sealed.drain(..) {
                 if let Some(reason) = reason {
-                    counter!("etl_stream_batches_sealed_total", "sink" => node.to_string(), "reason" => reason.word()).increment(1);
+                    let labels = [("pipeline", pipeline.to_string()), ("sink", node.to_string()), ("reason", reason.word().to_owned())];
+                    counter!("etl_stream_batches_sealed_total", &labels).increment(1);
                 }
                 failpoint::reach("batch.seal");
                 output.activate().session(&capability).give_container(&mut Items(vec![item]));

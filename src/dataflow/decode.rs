@@ -6,16 +6,19 @@
 //!
 //! # Guarantees
 //! - Order: a table's rows and marks leave in the order they came.
-//! - State: none between activations; what an activation takes in, it gives out.
+//! - State: none between activations; what an activation takes in, it gives out. With several processes the schemas of the
+//!   tables it has seen: what comes from another process brings its own copy each time, and later nodes tell schemas
+//!   apart by their place in memory.
 //! - Progress: leaves at the earliest time it took in.
 //! - Failure: the capability is kept, later input is dropped, the failure reported.
 
 use super::exchange::ByTable;
 use super::failure::Failures;
 use super::tap::Tap;
-use etl_stream_operators::contract::{Item, Items, RawItem, RawItems, RowBatch, Ts};
+use etl_stream_operators::contract::{Item, Items, RawItem, RawItems, RowBatch, TableId, TableSchema, Ts};
 use etl_stream_operators::encode::Encoder;
 use etl_stream_operators::failpoint;
+use std::collections::HashMap;
 use std::sync::Arc;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
@@ -32,11 +35,34 @@ pub(crate) fn decode<'scope>(
     node: Arc<str>,
     tap: Arc<Tap>,
     failures: Failures,
+    several: bool,
 ) -> Stream<'scope, Ts, Items> {
     if stream.scope().peers() > 1 {
-        build(stream, DistributorPact(ByTable::new), node, tap, failures)
+        build(stream, DistributorPact(ByTable::new), node, tap, failures, several)
     } else {
-        build(stream, Pipeline, node, tap, failures)
+        build(stream, Pipeline, node, tap, failures, several)
+    }
+}
+
+/// One schema of each version of each table, whichever copy came.
+#[derive(Default)]
+struct Schemas(HashMap<TableId, Vec<Arc<TableSchema>>>);
+
+/// Versions of a table that are remembered; older ones are copies again if they come.
+const VERSIONS: usize = 8;
+
+impl Schemas {
+    fn settle(&mut self, table: &mut Arc<TableSchema>) {
+        let known = self.0.entry(table.id).or_default();
+        match known.iter().find(|known| Arc::ptr_eq(known, table) || ***known == **table) {
+            Some(known) => *table = Arc::clone(known),
+            None => {
+                if known.len() >= VERSIONS {
+                    known.remove(0);
+                }
+                known.push(Arc::clone(table));
+            }
+        }
     }
 }
 
@@ -46,6 +72,7 @@ fn build<'scope, P>(
     node: Arc<str>,
     tap: Arc<Tap>,
     failures: Failures,
+    several: bool,
 ) -> Stream<'scope, Ts, Items>
 where
     P: ParallelizationContract<Ts, RawItems>,
@@ -59,6 +86,7 @@ where
     builder.build(move |_| {
         let mut encoder = Encoder::new();
         let mut batches = Vec::new();
+        let mut schemas = several.then(Schemas::default);
         let mut wedged: Option<Capability<Ts>> = None;
         move |_| {
             let mut earliest: Option<Capability<Ts>> = None;
@@ -69,6 +97,9 @@ where
                     earliest = capability.retain_least(0);
                 }
                 if wedged.is_none() && failed.is_none() {
+                    if let Some(schemas) = &mut schemas {
+                        raw.0.iter_mut().for_each(|item| schemas.settle(item.table_mut()));
+                    }
                     let result =
                         Failures::guard(&node, || raw.0.drain(..).try_for_each(|item| take(&mut encoder, item, &mut batches, &mut items)));
                     failed = result.err();

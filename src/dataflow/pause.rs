@@ -8,20 +8,27 @@
 
 use crate::checkpoint::{Pause, Wish, paused};
 use etl_stream_operators::contract::{CodedError, PipelineStatus, StateStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// The pauses of a running pipeline.
 pub struct Pauses {
+    pipeline: Arc<str>,
     state: Arc<dyn StateStore>,
     status: Arc<PipelineStatus>,
     sources: BTreeMap<String, watch::Sender<bool>>,
+    /// Those that run in this process.
+    own: BTreeSet<String>,
 }
 
+/// How often a state that is shared is looked at.
+const FOLLOW: Duration = Duration::from_secs(2);
+
 impl Pauses {
-    /// As the state has them.
+    /// As the state has them. Of each source whether it runs in this process.
     ///
     /// # Errors
     /// As the store.
@@ -29,18 +36,21 @@ impl Pauses {
         pipeline: &Arc<str>,
         state: Arc<dyn StateStore>,
         status: Arc<PipelineStatus>,
-        sources: impl Iterator<Item = &'s str>,
+        sources: impl Iterator<Item = (&'s str, bool)>,
     ) -> Result<Self, CodedError> {
-        let mut all = BTreeMap::new();
-        for source in sources {
+        let (mut all, mut own) = (BTreeMap::new(), BTreeSet::new());
+        for (source, here) in sources {
             let why = paused(&*state, pipeline, source)?;
             if let Some(why) = &why {
                 warn!(source, why, "the source is paused, and its server keeps the log: `etl-stream resume {source}` lets it go on");
             }
             all.insert(source.to_owned(), watch::channel(why.is_some()).0);
-            status.source(source).set_paused(why);
+            if here {
+                status.source(source).set_paused(why);
+                own.insert(source.to_owned());
+            }
         }
-        Ok(Self { state, status, sources: all })
+        Ok(Self { pipeline: Arc::clone(pipeline), state, status, sources: all, own })
     }
 
     /// What a source is told.
@@ -57,18 +67,45 @@ impl Pauses {
         let known: Vec<&str> = self.sources.keys().map(String::as_str).collect();
         let told = pause.store(wish, &*self.state, &known)?;
         for source in &told {
-            let why = (wish == Wish::Pause).then(|| pause.why.clone());
-            self.status.source(source).set_paused(why);
-            if let Some(sender) = self.sources.get(source)
-                && sender.send_replace(wish == Wish::Pause) != (wish == Wish::Pause)
-            {
-                match wish {
-                    Wish::Pause => warn!(source, why = pause.why, "paused: the server keeps the log until the source is resumed"),
-                    Wish::Resume => info!(source, "resumed"),
+            self.tell_one(source, (wish == Wish::Pause).then(|| pause.why.clone()));
+        }
+        Ok(told)
+    }
+
+    fn tell_one(&self, source: &str, why: Option<String>) {
+        let pause = why.is_some();
+        if self.own.contains(source) {
+            self.status.source(source).set_paused(why.clone());
+        }
+        if let Some(sender) = self.sources.get(source)
+            && sender.send_replace(pause) != pause
+        {
+            match why {
+                Some(why) => warn!(source, why, "paused: the server keeps the log until the source is resumed"),
+                None => info!(source, "resumed"),
+            }
+        }
+    }
+
+    /// Does what others have left in a state that is shared, such as the process that was asked. Looks until it is aborted.
+    pub(crate) async fn follow(&self) {
+        let mut failing = false;
+        loop {
+            tokio::time::sleep(FOLLOW).await;
+            for source in &self.own {
+                match paused(&*self.state, &self.pipeline, source) {
+                    Ok(why) => {
+                        failing = false;
+                        self.tell_one(source, why);
+                    }
+                    Err(error) => {
+                        if !std::mem::replace(&mut failing, true) {
+                            warn!(source, %error, "the state does not say whether the source is paused");
+                        }
+                    }
                 }
             }
         }
-        Ok(told)
     }
 }
 
@@ -82,7 +119,7 @@ mod tests {
         let state: Arc<dyn StateStore> = Arc::new(MemoryState::default());
         let load = || {
             let status = Arc::new(PipelineStatus::default());
-            (Pauses::load(&"p".into(), Arc::clone(&state), Arc::clone(&status), ["a", "b"].into_iter()).unwrap(), status)
+            (Pauses::load(&"p".into(), Arc::clone(&state), Arc::clone(&status), [("a", true), ("b", true)].into_iter()).unwrap(), status)
         };
         let (pauses, status) = load();
         let heard = pauses.receiver("a");

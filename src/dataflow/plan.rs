@@ -18,6 +18,7 @@ use etl_stream_operators::contract::{CodedError, Items, OperatorNode, Pressure, 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use timely::dataflow::Stream;
+use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Concatenate, ConnectLoop, Feedback};
 use timely::worker::Worker;
 
@@ -45,10 +46,15 @@ pub(crate) struct SinkPlan {
 
 /// One source's dataflow.
 pub(crate) struct Plan {
+    pub(crate) pipeline: Arc<str>,
     pub(crate) name: Arc<str>,
     pub(crate) node: usize,
-    /// The worker that reads.
+    /// The worker that reads, of all processes' workers.
     pub(crate) home: usize,
+    /// The first worker of this process.
+    pub(crate) first: usize,
+    /// Whether there are other processes.
+    pub(crate) several: bool,
     pub(crate) end: Mutex<Option<SourceEnd>>,
     pub(crate) last: LastUpper,
     pub(crate) pressure: Arc<Pressure>,
@@ -62,17 +68,18 @@ pub(crate) struct Plan {
 impl Plan {
     /// Builds the dataflow on one worker. Every worker builds the same operators in the same order.
     pub(crate) fn build(&self, worker: &mut Worker) {
-        let index = worker.index();
-        let end = if index == self.home { self.end.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
-        worker.dataflow_named::<Ts, _, _>(&format!("source {}", self.name), |scope| {
+        let own = worker.index() - self.first;
+        let end = if worker.index() == self.home { self.end.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        worker.dataflow_named::<Ts, _, _>(&format!("{}: source {}", self.pipeline, self.name), |scope| {
             let (handle, acks) = scope.feedback::<Items>(());
-            let raw = source(scope, &self.name, acks, end);
-            let decoded = decode(raw, Arc::clone(&self.name), Arc::clone(&self.tap), self.failures.clone());
+            let (raw, ends) = source(scope, &self.name, acks, end, self.several);
+            let ends = ends.map(Broadcast::broadcast);
+            let decoded = decode(raw, Arc::clone(&self.name), Arc::clone(&self.tap), self.failures.clone(), self.several);
             let mut streams: HashMap<(usize, usize), Stream<'_, Ts, Items>> = HashMap::from([((self.node, 0), decoded)]);
             for (node, plan) in &self.operators {
                 let input = gather(scope, &streams, &plan.inputs);
                 let cx = &plan.context;
-                let outputs = match take(&plan.instances, index) {
+                let outputs = match take(&plan.instances, own) {
                     OperatorNode::Batches(made) => {
                         let passed = Passed::new(&cx.pipeline, &cx.node);
                         operator(input, Arc::clone(&cx.node), made, plan.taps.clone(), passed, self.failures.clone())
@@ -86,15 +93,22 @@ impl Plan {
             let mut progress = Vec::new();
             for plan in self.sinks.values() {
                 let input = gather(scope, &streams, &plan.inputs);
-                let sealed = batch(input, Arc::clone(&plan.name), plan.limits, Arc::clone(&self.pressure), self.failures.clone());
-                progress.push(sink(sealed, &plan.name, take(&plan.writers, index), Arc::clone(&self.last)));
+                let sealed = batch(
+                    input,
+                    Arc::clone(&self.pipeline),
+                    Arc::clone(&plan.name),
+                    plan.limits,
+                    Arc::clone(&self.pressure),
+                    self.failures.clone(),
+                );
+                progress.push(sink(sealed, ends.clone(), &plan.name, take(&plan.writers, own), Arc::clone(&self.last)));
             }
             scope.concatenate(progress).connect_loop(handle);
         });
     }
 }
 
-/// A worker's own of what was made for each.
+/// A worker's own of what was made for each worker of this process.
 fn take<T>(made: &PerWorker<T>, worker: usize) -> T {
     let own = made.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker).and_then(Option::take);
     own.expect("one was made for each worker, and each builds once")

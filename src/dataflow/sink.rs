@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! batch ──Items──> sink ══Delivery══> Writer task
-//!                   │ ^                   │
+//! ends ──────────>  │ ^                   │            (with several processes)
 //!        frontier   │ └────── acks ───────┘
 //!                   └──> feedback to the source (carries no data)
 //! ```
@@ -13,7 +13,7 @@
 //! - The queue to the writer is unbounded in count; the source's credit bounds its bytes.
 
 use super::bridge::AckQueue;
-use super::source::LastUpper;
+use super::source::{Ends, LastUpper};
 use etl_stream_operators::contract::{Ack, AckReport, Deliveries, Delivery, Item, Items, Pending, Ts};
 use etl_stream_operators::failpoint;
 use std::collections::BTreeMap;
@@ -43,12 +43,23 @@ struct InFlight {
 }
 
 /// Builds the operator; what comes back carries only progress.
-pub(crate) fn sink<'scope>(stream: Stream<'scope, Ts, Items>, node: &str, writer: ToWriter, last: LastUpper) -> Stream<'scope, Ts, Items> {
+pub(crate) fn sink<'scope>(
+    stream: Stream<'scope, Ts, Items>,
+    ends: Option<Ends<'scope>>,
+    node: &str,
+    writer: ToWriter,
+    last: LastUpper,
+) -> Stream<'scope, Ts, Items> {
     let scope = stream.scope();
     let mut builder = OperatorBuilder::new(format!("Sink {node}"), scope);
     let mut input = builder.new_input(stream, Pipeline);
     builder.set_notify_for(0, FrontierInterest::Always);
     let (mut output, progress) = builder.new_output::<Items>();
+    // Disconnected from the output: what has ended holds back nothing.
+    let mut ends = ends.map(|ends| builder.new_input_connection(ends, Pipeline, []));
+    if ends.is_some() {
+        builder.set_notify_for(1, FrontierInterest::Always);
+    }
     let (acks, done, waker) = AckQueue::new();
     waker.attach(scope.worker().sync_activator_for(builder.operator_info().address.to_vec()));
     builder.build(move |_| {
@@ -85,6 +96,13 @@ pub(crate) fn sink<'scope>(stream: Stream<'scope, Ts, Items>, node: &str, writer
                     }
                 }
             });
+            if let Some(ends) = &mut ends {
+                ends.for_each(|_, reached| {
+                    if let Some(reached) = reached.pop() {
+                        *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
+                    }
+                });
+            }
             match frontiers[0].frontier().first().copied() {
                 Some(upper) if upper > told => {
                     told = upper;
@@ -93,6 +111,8 @@ pub(crate) fn sink<'scope>(stream: Stream<'scope, Ts, Items>, node: &str, writer
                     }
                 }
                 Some(_) => {}
+                // Where it ended is still on its way.
+                None if frontiers.get(1).is_some_and(|ends| !ends.frontier().is_empty()) => {}
                 None => {
                     let upper = *last.lock().unwrap_or_else(PoisonError::into_inner);
                     if let (Some(writer), Some(upper)) = (writer.take(), upper)

@@ -11,6 +11,8 @@
 //! - Progress: items leave at the time that everything before them reached; the capability is then
 //!   downgraded past them, once for each activation.
 //! - Credit and `Durable` follow the frontier of the acks and nothing else.
+//! - How far the stream reached is said when it ends: to this process's sinks by [`LastUpper`], to those of others by an
+//!   output that carries nothing else.
 
 use super::bridge::BridgeReceiver;
 use etl_stream_operators::contract::{Credits, Durable, Items, RawItems, Ts};
@@ -43,24 +45,35 @@ pub(crate) struct SourceEnd {
 /// How far a stream reached, once it has ended: an empty frontier does not say.
 pub(crate) type LastUpper = Arc<Mutex<Option<Ts>>>;
 
-/// Builds the operator.
+/// Where streams have ended, for the sinks of other processes.
+pub(crate) type Ends<'scope> = Stream<'scope, Ts, Vec<Ts>>;
+
+/// Builds the operator; with `several` processes it says the end on an output of its own.
 pub(crate) fn source<'scope>(
     scope: Scope<'scope, Ts>,
     name: &str,
     acks: Stream<'scope, Ts, Items>,
     end: Option<SourceEnd>,
-) -> Stream<'scope, Ts, RawItems> {
+    several: bool,
+) -> (Stream<'scope, Ts, RawItems>, Option<Ends<'scope>>) {
     let mut builder = OperatorBuilder::new(format!("Source {name}"), scope);
     let mut acks = builder.new_input_connection(acks, Pipeline, []);
     builder.set_notify_for(0, FrontierInterest::Always);
     let (output, stream) = builder.new_output_connection::<RawItems, _>([]);
     let mut output = OutputBuilder::<Ts, CapacityContainerBuilder<RawItems>>::from(output);
+    let (mut says, ends) = if several {
+        let (says, ends) = builder.new_output_connection::<Vec<Ts>, _>([]);
+        (Some(OutputBuilder::<Ts, CapacityContainerBuilder<Vec<Ts>>>::from(says)), Some(ends))
+    } else {
+        (None, None)
+    };
     let info = builder.operator_info();
     let activator = scope.activator_for(Rc::clone(&info.address));
     if let Some(end) = &end {
         end.bridge.waker.attach(scope.worker().sync_activator_for(info.address.to_vec()));
     }
     builder.build(move |mut capabilities| {
+        let mut to_say = if several { capabilities.pop().filter(|_| end.is_some()) } else { None };
         let mut capability = capabilities.pop().filter(|_| end.is_some());
         // What was sent and is not yet durable: where it reaches, and the credit it took.
         let mut in_flight: VecDeque<(Ts, u32)> = VecDeque::new();
@@ -104,11 +117,14 @@ pub(crate) fn source<'scope>(
             }
             if ended {
                 *end.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+                if let (Some(says), Some(held)) = (&mut says, to_say.take()) {
+                    says.activate().session(&held).give_container(&mut vec![sent]);
+                }
                 capability = None;
             } else if sent > *held.time() {
                 held.downgrade(&sent);
             }
         }
     });
-    stream
+    (stream, ends)
 }

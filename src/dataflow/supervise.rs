@@ -10,6 +10,7 @@
 use super::options::RunOptions;
 use super::signals::Signals;
 use super::source::LastUpper;
+use super::together::StopAll;
 use super::until::{reached, shortfall};
 use super::workers::Workers;
 use crate::server::Server;
@@ -20,7 +21,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 /// The drain took too long.
 pub(crate) const RUN_DRAIN: Code = Code::new("RUN0003", Exit::Failure);
@@ -58,9 +59,11 @@ pub(crate) struct Supervisor {
     tasks: JoinSet<Ended>,
     caught_up: JoinSet<()>,
     server: Option<Server>,
-    progress: Progress,
+    progress: Option<Progress>,
     status: Arc<PipelineStatus>,
     options: RunOptions,
+    /// Of a process among several.
+    stop_all: Option<StopAll>,
 }
 
 impl Supervisor {
@@ -73,6 +76,7 @@ impl Supervisor {
         writers: Vec<WriterTask>,
         server: Option<Server>,
         status: Arc<PipelineStatus>,
+        progress: Option<Progress>,
         options: RunOptions,
     ) -> Self {
         let mut tasks = JoinSet::new();
@@ -82,31 +86,41 @@ impl Supervisor {
                 caught_up.spawn(reached(until, Arc::clone(&context.source_status), durable));
             }
             let status = Arc::clone(&context.source_status);
-            tasks.spawn(async move {
+            let run = async move {
                 let result = source.run(context).await;
                 status.set_phase(Phase::Stopped, result.as_ref().err().map(ToString::to_string));
                 Ended { node: name, result, early: false }
-            });
+            };
+            tasks.spawn(run.in_current_span());
         }
         for WriterTask { sink, writer, deliveries, last } in writers {
-            tasks.spawn(async move {
+            let run = async move {
                 let result = writer.run(deliveries).await;
                 let early = last.lock().unwrap_or_else(PoisonError::into_inner).is_none();
                 Ended { node: sink, result, early }
-            });
+            };
+            tasks.spawn(run.in_current_span());
         }
-        let progress = Progress::new(Arc::clone(&status));
-        Self { workers, failed, stop, tasks, caught_up, server, progress, status, options }
+        Self { workers, failed, stop, tasks, caught_up, server, progress, status, options, stop_all: None }
+    }
+
+    /// Says that other processes run the pipeline too.
+    pub(super) fn among(mut self, stop_all: Option<StopAll>) -> Self {
+        self.stop_all = stop_all;
+        self
     }
 
     /// Watches until the end.
     ///
     /// # Errors
     /// The first failure, or `RUN0003`; with `--until`, what is left behind.
-    pub(super) async fn run(mut self, signals: Signals) -> Result<(), CodedError> {
-        let mut result = self.watch(signals).await;
-        if result.is_ok() {
-            self.progress.end();
+    pub(super) async fn run(mut self, mut signals: Signals) -> Result<(), CodedError> {
+        let mut result = self.watch(&mut signals).await;
+        if let Some(stop_all) = self.stop_all.take() {
+            return self.leave(result, &stop_all, signals).await;
+        }
+        if let (Ok(()), Some(progress)) = (&result, &self.progress) {
+            progress.end();
         }
         if result.is_ok() && self.options.until.is_some() {
             result = shortfall(&self.status).map_or(Ok(()), Err);
@@ -122,7 +136,45 @@ impl Supervisor {
         result
     }
 
-    async fn watch(&mut self, mut signals: Signals) -> Result<(), CodedError> {
+    /// The end of a process among several. In good order it comes when every dataflow has ended in every process. After a
+    /// failure nothing is taken down here: connections that close without a farewell, as the process ends, tell the others.
+    async fn leave(mut self, result: Result<(), CodedError>, stop_all: &StopAll, mut signals: Signals) -> Result<(), CodedError> {
+        if let Err(error) = result {
+            std::mem::forget(self.workers);
+            return Err(error);
+        }
+        let workers = self.workers;
+        let mut joined = tokio::task::spawn_blocking(move || {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| workers.join()))
+                .map_err(|panic| super::failure::panicked("engine", &panic))
+        });
+        loop {
+            tokio::select! {
+                ended = &mut joined => {
+                    ended.map_err(|panic| super::failure::panicked("engine", &panic))??;
+                    break;
+                }
+                Some((_, error)) = self.failed.recv() => return Err(error),
+                name = signals.next() => {
+                    info!(signal = name, "draining in every process");
+                    stop_all.ask();
+                }
+            }
+        }
+        // What a worker reported as it ended.
+        if let Ok((_, error)) = self.failed.try_recv() {
+            return Err(error);
+        }
+        if let Some(server) = self.server {
+            server.stop();
+        }
+        if let Some(progress) = &self.progress {
+            progress.end();
+        }
+        if self.options.until.is_some() { shortfall(&self.status).map_or(Ok(()), Err) } else { Ok(()) }
+    }
+
+    async fn watch(&mut self, signals: &mut Signals) -> Result<(), CodedError> {
         let mut asked = self.stop.subscribe();
         let mut draining = false;
         // Only a drain that somebody asked for has one: `--until` waits for the work it was given.
@@ -165,7 +217,7 @@ impl Supervisor {
                     return Err(CodedError::transient(RUN_DRAIN, format!("the pipeline did not drain within {seconds} s"))
                         .hint("nothing is lost: the next run reads on from what was confirmed; allow more time with --shutdown-timeout"));
                 }
-                _ = tick.tick() => self.progress.show(),
+                _ = tick.tick() => if let Some(progress) = &mut self.progress { progress.show() },
             }
         }
     }
@@ -178,7 +230,10 @@ impl Supervisor {
                 .hint("nothing is lost: the next run reads on from what was confirmed"));
         }
         info!(signal = name, "draining");
-        self.stop.send_replace(true);
+        match &self.stop_all {
+            Some(all) => all.ask(),
+            None => _ = self.stop.send_replace(true),
+        }
         Ok(Instant::now() + self.options.shutdown_timeout)
     }
 }

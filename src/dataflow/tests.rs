@@ -180,9 +180,12 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
         fail: Arc::new(|_| ()),
     };
     let plan = Plan {
+        pipeline: "p".into(),
         name: "s".into(),
         node: 0,
         home: seed as usize % workers,
+        first: 0,
+        several: false,
         end: Mutex::new(Some(SourceEnd { bridge, credits: credits.clone(), durable, last: Arc::clone(&last) })),
         last,
         pressure: Arc::clone(credits.pressure()),

@@ -4,6 +4,8 @@
 //! A worker that panics is reported, so that its peers, which would step for ever, are stopped too.
 
 use super::busy::Busy;
+use super::cells::Place;
+use super::cluster::CLUSTER_LOST;
 use super::failure::{Failures, panicked};
 use super::plan::Plan;
 use etl_stream_operators::contract::{Code, CodedError, Exit};
@@ -15,19 +17,43 @@ use timely::communication::WorkerGuards;
 /// The workers did not start.
 pub(crate) const RUN_WORKERS: Code = Code::new("RUN0004", Exit::Environment);
 
-/// Running worker threads.
-pub(crate) struct Workers {
-    guards: Option<WorkerGuards<()>>,
-    abort: Arc<AtomicBool>,
+/// Running worker threads: a pipeline's own, or its place in one that it shares.
+pub(crate) enum Workers {
+    /// Its own.
+    Own {
+        /// The threads.
+        guards: WorkerGuards<()>,
+        /// Has them drop every dataflow.
+        abort: Arc<AtomicBool>,
+    },
+    /// A place beside others.
+    Shared(Place),
 }
 
 /// Reports a worker thread that ends by a panic outside any node.
-struct Alarm(Failures);
+pub(super) struct Alarm {
+    failures: Failures,
+    /// Whether it is most likely another process that is gone: then timely panics in every thread of this one.
+    cluster: bool,
+}
+
+impl Alarm {
+    /// Of a process among several.
+    pub(super) fn of_cluster(failures: Failures) -> Self {
+        Self { failures, cluster: true }
+    }
+}
 
 impl Drop for Alarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.report(&Arc::from("engine"), panicked("engine", &()));
+            let error = if self.cluster {
+                CodedError::transient(CLUSTER_LOST, "another process of the pipeline is gone, or a worker of this one failed")
+                    .hint("its log says why; nothing is lost: start all processes again, which read on from what was confirmed")
+            } else {
+                panicked("engine", &())
+            };
+            self.failures.report(&Arc::from("engine"), error);
         }
     }
 }
@@ -45,7 +71,7 @@ impl Workers {
         let (builders, others) = communication.try_build().map_err(failed)?;
         let plans = Arc::new(plans);
         let guards = timely::execute::execute_from(builders, others, WorkerConfig::default(), move |worker| {
-            let _alarm = Alarm(failures.clone());
+            let _alarm = Alarm { failures: failures.clone(), cluster: false };
             if let Some(busy) = &busy {
                 busy.watch(worker);
             }
@@ -60,22 +86,31 @@ impl Workers {
             }
         })
         .map_err(failed)?;
-        Ok(Self { guards: Some(guards), abort })
+        Ok(Self::Own { guards, abort })
     }
 
     /// Drops every dataflow, whatever is in flight. What was not acknowledged stays so.
     pub(crate) fn abort(&self) {
-        self.abort.store(true, Ordering::Release);
-        for guard in self.guards.iter().flat_map(WorkerGuards::guards) {
-            guard.thread().unpark();
+        match self {
+            Self::Own { guards, abort } => {
+                abort.store(true, Ordering::Release);
+                guards.guards().iter().for_each(|guard| guard.thread().unpark());
+            }
+            Self::Shared(place) => place.abort(),
         }
     }
 
-    /// Waits for the threads to end.
-    pub(crate) fn join(mut self) {
-        for result in self.guards.take().into_iter().flat_map(WorkerGuards::join) {
-            // A panic has been reported by its alarm.
-            drop(result);
+    /// Waits for the threads to end, or for the place to be empty; [`Workers::abort`] comes before, but in a process among
+    /// several, whose dataflows end by themselves.
+    pub(crate) fn join(self) {
+        match self {
+            Self::Own { guards, .. } => {
+                for result in guards.join() {
+                    // A panic has been reported by its alarm.
+                    drop(result);
+                }
+            }
+            Self::Shared(place) => place.join(),
         }
     }
 }

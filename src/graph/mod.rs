@@ -14,11 +14,12 @@ mod tests;
 
 pub use ascii::Strokes;
 
+use crate::checkpoint::StateAt;
 use crate::config::{AlertSettings, EngineSettings, NotifierSettings, ServerSettings};
 use crate::{BuildContext, Kind, ParsedNode, Peers};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// An edge into a node.
@@ -66,8 +67,8 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// How it runs.
     pub engine: EngineSettings,
-    /// The SQLite file of its state.
-    pub state: PathBuf,
+    /// Where its state is.
+    pub state: StateAt,
     /// Where its server listens; `None`: it has none.
     pub server: Option<ServerSettings>,
     /// Its alerts.

@@ -56,9 +56,22 @@ pub(crate) fn tell(listen: SocketAddr, wish: Wish, pause: &Pause) -> Option<Resu
     ask(listen, wish.path(), pause)
 }
 
+/// Asks for a pipeline of a folder to drain and start again. `None`: it does not run there.
+pub(crate) fn restart(listen: SocketAddr, pipeline: &str) -> Option<Result<String, CodedError>> {
+    ask(listen, "/api/v1/restart", &serde_json::json!({ "pipeline": pipeline }))
+}
+
+/// The pipelines of a folder. `None`: nothing of ours listens there.
+pub(crate) fn pipelines(listen: SocketAddr) -> Option<Vec<serde_json::Value>> {
+    let mut stream = send(reached(listen), "GET", "/api/v1/pipelines", "", &[]).ok()?;
+    let (status, body) = answer(&mut stream)?;
+    let said: serde_json::Value = serde_json::from_slice(&body).ok().filter(|_| status == 200)?;
+    said["pipelines"].as_array().cloned()
+}
+
 /// What the pipeline says of itself. `None`: it does not run there.
 pub(crate) fn status(listen: SocketAddr, pipeline: &str) -> Option<Status> {
-    let mut stream = send(reached(listen), "GET", "/api/v1/status", "", &[]).ok()?;
+    let mut stream = send(reached(listen), "GET", &format!("/api/v1/status?pipeline={pipeline}"), "", &[]).ok()?;
     let (status, body) = answer(&mut stream)?;
     let said: Status = serde_json::from_slice(&body).ok().filter(|_| status == 200)?;
     (said.pipeline == pipeline).then_some(said)
@@ -70,7 +83,7 @@ fn ask<T: DeserializeOwned>(listen: SocketAddr, path: &str, question: &impl Seri
     let (status, body) = answer(&mut stream)?;
     match status {
         200 => serde_json::from_slice(&body).ok().map(Ok),
-        422 => refused(&body).map(Err),
+        422 | 503 => refused(&body).map(Err),
         // Another pipeline's server, or no server of ours.
         _ => None,
     }
@@ -91,8 +104,14 @@ pub(crate) enum Tapped {
 ///
 /// # Errors
 /// When `out` is not written.
-pub(crate) fn tap(listen: SocketAddr, node: &str, limit: Option<u64>, consent: bool, out: &mut dyn Write) -> io::Result<Tapped> {
-    let query = limit.map_or_else(String::new, |limit| format!("?limit={limit}"));
+pub(crate) fn tap(
+    (listen, pipeline): (SocketAddr, &str),
+    node: &str,
+    limit: Option<u64>,
+    consent: bool,
+    out: &mut dyn Write,
+) -> io::Result<Tapped> {
+    let query = limit.map_or_else(String::new, |limit| format!("&limit={limit}"));
     let header = if consent { format!("{CONSENT}: yes\r\n") } else { String::new() };
     // No node's name has a character that a path cannot.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -100,7 +119,7 @@ pub(crate) fn tap(listen: SocketAddr, node: &str, limit: Option<u64>, consent: b
         let error = CodedError::definite(RUN_REFUSED, "a node's name has letters, digits, _ and -");
         return Ok(Tapped::Refused(error.hint("name a node of the pipeline file, or one output of it as node.output")));
     }
-    let Ok(stream) = send(reached(listen), "GET", &format!("/api/v1/tap/{node}{query}"), &header, &[]) else {
+    let Ok(stream) = send(reached(listen), "GET", &format!("/api/v1/tap/{node}?pipeline={pipeline}{query}"), &header, &[]) else {
         return Ok(Tapped::NotRunning);
     };
     let mut stream = BufReader::new(stream);

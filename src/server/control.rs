@@ -1,50 +1,72 @@
 //! Requests that change a running pipeline. They take JSON only, which a foreign web page cannot send.
 
-use super::Served;
+use super::directory::Directory;
+use super::{House, Served};
 use crate::checkpoint::{Pause, Resync, Wish};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use etl_stream_operators::contract::CodedError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 type Answer = (StatusCode, Json<Value>);
 
+/// Which pipeline is meant.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Meant {
+    pipeline: String,
+}
+
 /// Marks tables to be copied anew.
-pub(super) async fn resync(State(served): State<Served>, Json(resync): Json<Resync>) -> impl IntoResponse {
+pub(super) async fn resync(State(directory): House, Json(resync): Json<Resync>) -> Response {
+    let served = match directory.nodes(Some(&resync.pipeline)) {
+        Ok(served) => served,
+        Err(refusal) => return refusal,
+    };
     let sources: Vec<String> = served.status.sources().into_keys().collect();
-    let pipeline = resync.pipeline.clone();
     let state = Arc::clone(&served.state);
-    answer(&served, &pipeline, move || resync.request(&*state, sources.iter().map(String::as_str))).await
+    answer(move || resync.request(&*state, sources.iter().map(String::as_str))).await.into_response()
 }
 
 /// Has sources read no more.
-pub(super) async fn pause(State(served): State<Served>, Json(pause): Json<Pause>) -> impl IntoResponse {
-    tell(served, Wish::Pause, pause).await
+pub(super) async fn pause(State(directory): House, Json(pause): Json<Pause>) -> Response {
+    tell(&directory, Wish::Pause, pause).await
 }
 
 /// Has sources go on.
-pub(super) async fn resume(State(served): State<Served>, Json(pause): Json<Pause>) -> impl IntoResponse {
-    tell(served, Wish::Resume, pause).await
+pub(super) async fn resume(State(directory): House, Json(pause): Json<Pause>) -> Response {
+    tell(&directory, Wish::Resume, pause).await
 }
 
-async fn tell(served: Served, wish: Wish, pause: Pause) -> Answer {
-    let (pipeline, pauses) = (pause.pipeline.clone(), Arc::clone(&served.pauses));
-    answer(&served, &pipeline, move || pauses.tell(wish, &pause)).await
-}
-
-/// Does what was asked of this pipeline, beside the async threads: it is short, and the state's calls may block.
-async fn answer<T: Serialize + Send + 'static>(
-    served: &Served,
-    pipeline: &str,
-    work: impl FnOnce() -> Result<T, CodedError> + Send + 'static,
-) -> Answer {
-    if *pipeline != *served.pipeline {
-        return (StatusCode::NOT_FOUND, Json(json!({ "message": format!("pipeline \"{}\" runs here", served.pipeline) })));
+/// Has one pipeline drain and start again, with its secrets read anew.
+pub(super) async fn restart(State(directory): House, Json(meant): Json<Meant>) -> Response {
+    match directory.member(Some(&meant.pipeline)).map(|(_, member)| member.restart) {
+        Ok(Some(restart)) => {
+            restart();
+            (StatusCode::OK, Json(json!(meant.pipeline))).into_response()
+        }
+        Ok(None) => {
+            let hint = "stop the process and start it again; pipelines of a folder (`etl-stream run DIR`) restart one by one";
+            let message = format!("pipeline \"{}\" has its process to itself", meant.pipeline);
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "message": message, "hint": hint }))).into_response()
+        }
+        Err(refusal) => refusal,
     }
+}
+
+async fn tell(directory: &Directory, wish: Wish, pause: Pause) -> Response {
+    match directory.nodes(Some(&pause.pipeline)) {
+        Ok(Served { pauses, .. }) => answer(move || pauses.tell(wish, &pause)).await.into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+/// Does what was asked of a pipeline, beside the async threads: it is short, and the state's calls may block.
+async fn answer<T: Serialize + Send + 'static>(work: impl FnOnce() -> Result<T, CodedError> + Send + 'static) -> Answer {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => (StatusCode::OK, Json(json!(done))),
         Ok(Err(error)) => {

@@ -3,9 +3,10 @@
 //! Their metrics are written from the status when the page is asked for, and not kept by the recorder: a slot that was
 //! dropped is not on the next page.
 
-use etl_stream_operators::contract::{Lsn, PipelineStatus, WalServer, WalSlot};
+use etl_stream_operators::contract::{Connections, Lsn, PipelineStatus, WalServer, WalSlot};
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// A gauge: its name, what it says, and its value for one of `T`.
 type Gauge<T> = (&'static str, &'static str, fn(&T) -> Option<f64>);
@@ -59,11 +60,12 @@ fn known(server: &WalServer, value: Option<f64>) -> Option<f64> {
 }
 
 /// A label's value, escaped (Prometheus text format).
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn family(page: &mut String, (name, about): (&str, &str), samples: impl Iterator<Item = (String, f64)>) {
+/// A family of gauges; nothing where there are no samples.
+pub(super) fn family(page: &mut String, (name, about): (&str, &str), samples: impl Iterator<Item = (String, f64)>) {
     let mut samples = samples.peekable();
     if samples.peek().is_some() {
         let _ = writeln!(page, "# HELP {name} {about}\n# TYPE {name} gauge");
@@ -74,17 +76,20 @@ fn family(page: &mut String, (name, about): (&str, &str), samples: impl Iterator
     }
 }
 
-/// Adds them to the metrics page.
-pub(super) fn metrics(status: &PipelineStatus, pipeline: &str, page: &mut String) {
-    let pipeline = format!("pipeline=\"{}\"", escaped(pipeline));
-    let servers = status.servers();
+/// Adds those of every pipeline, each with its labels, to the metrics page.
+pub(super) fn metrics(pipelines: &[(String, &PipelineStatus)], page: &mut String) {
+    let servers: Vec<(&str, Arc<WalServer>)> =
+        pipelines.iter().flat_map(|(labels, status)| status.servers().into_values().map(move |server| (labels.as_str(), server))).collect();
     for &(name, about, value) in SERVERS {
-        let samples = servers.values().filter_map(|s| Some((format!("{pipeline},server=\"{}\"", escaped(&s.name)), value(s)?)));
+        let samples = servers.iter().filter_map(|(pipeline, s)| Some((format!("{pipeline},server=\"{}\"", escaped(&s.name)), value(s)?)));
         family(page, (name, about), samples);
     }
-    let slots = || servers.values().filter(|s| s.failed_checks == 0).flat_map(|server| server.slots.iter().map(move |slot| (server, slot)));
+    let slots = || {
+        let seen = servers.iter().filter(|(_, server)| server.failed_checks == 0);
+        seen.flat_map(|(pipeline, server)| server.slots.iter().map(move |slot| (pipeline, server, slot)))
+    };
     for &(name, about, value) in SLOTS {
-        let samples = slots().filter_map(|(server, slot)| {
+        let samples = slots().filter_map(|(pipeline, server, slot)| {
             let source = slot.source.as_deref().unwrap_or_default();
             let labels =
                 format!("{pipeline},server=\"{}\",slot=\"{}\",source=\"{}\"", escaped(&server.name), escaped(&slot.name), escaped(source));
@@ -92,33 +97,36 @@ pub(super) fn metrics(status: &PipelineStatus, pipeline: &str, page: &mut String
         });
         family(page, (name, about), samples);
     }
-    let alerts = status.alerts();
-    let firing = alerts.iter().filter(|alert| alert.firing).map(|alert| {
-        let (name, subject) = (escaped(&alert.alert), escaped(&alert.subject));
-        (format!("{pipeline},alert=\"{name}\",subject=\"{subject}\",severity=\"{}\"", alert.severity), 1.0)
+    let firing = pipelines.iter().flat_map(|(pipeline, status)| {
+        status.alerts().into_iter().filter(|alert| alert.firing).map(move |alert| {
+            let (name, subject) = (escaped(&alert.alert), escaped(&alert.subject));
+            (format!("{pipeline},alert=\"{name}\",subject=\"{subject}\",severity=\"{}\"", alert.severity), 1.0)
+        })
     });
     family(page, ("etl_stream_alert_firing", "Alerts that fire."), firing);
-    if let Some(connections) = status.connections() {
-        let limits = connections.limits();
-        for (name, about, limit) in [
-            ("etl_stream_connections_limit", "Connections for statements that are allowed in all.", limits.total),
-            ("etl_stream_connections_limit_per_server", "Connections for statements that are allowed to one server.", limits.per_server),
-        ] {
-            family(page, (name, about), std::iter::once((pipeline.clone(), f64::from(limit))));
-        }
-        let by_server = connections.servers();
-        let samples = by_server.iter().flat_map(|(name, server)| {
-            let labels = format!("{pipeline},server=\"{}\"", escaped(name));
-            [
-                ("used", server.open.saturating_sub(server.kept)),
-                ("kept", server.kept),
-                ("replication", server.replicating),
-                ("waiting", server.waiting),
-            ]
-            .map(|(state, count)| (format!("{labels},state=\"{state}\""), count as f64))
-        });
-        family(page, ("etl_stream_connections", "Connections to PostgreSQL servers."), samples);
+}
+
+/// Adds the connections of the process, which its pipelines share.
+pub(super) fn connection_metrics(connections: &Connections, page: &mut String) {
+    let limits = connections.limits();
+    for (name, about, limit) in [
+        ("etl_stream_connections_limit", "Connections for statements that are allowed in all.", limits.total),
+        ("etl_stream_connections_limit_per_server", "Connections for statements that are allowed to one server.", limits.per_server),
+    ] {
+        let _ = writeln!(page, "# HELP {name} {about}\n# TYPE {name} gauge\n{name} {limit}\n");
     }
+    let by_server = connections.servers();
+    let samples = by_server.iter().flat_map(|(name, server)| {
+        let labels = format!("server=\"{}\"", escaped(name));
+        [
+            ("used", server.open.saturating_sub(server.kept)),
+            ("kept", server.kept),
+            ("replication", server.replicating),
+            ("waiting", server.waiting),
+        ]
+        .map(|(state, count)| (format!("{labels},state=\"{state}\""), count as f64))
+    });
+    family(page, ("etl_stream_connections", "Connections to PostgreSQL servers."), samples);
 }
 
 /// The servers and their slots.
@@ -170,8 +178,7 @@ pub(super) fn connections(status: &PipelineStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etl_stream_operators::contract::{AlertStatus, ConnectionSettings, Connections};
-    use std::sync::Arc;
+    use etl_stream_operators::contract::{AlertStatus, ConnectionSettings};
 
     #[test]
     fn the_page_shows_what_is_there_now() {
@@ -194,7 +201,8 @@ mod tests {
         }]);
         let page = || {
             let mut page = String::new();
-            metrics(&status, "p", &mut page);
+            metrics(&[("pipeline=\"p\"".to_owned(), &status)], &mut page);
+            connection_metrics(status.connections().expect("they were set"), &mut page);
             page
         };
         let first = page();
@@ -204,7 +212,8 @@ mod tests {
             "etl_stream_slot_lost{pipeline=\"p\",server=\"db\\\"\\\\\",slot=\"s\",source=\"\"} 1",
             "etl_stream_server_free_slots{pipeline=\"p\",server=\"db\\\"\\\\\"} 8",
             "etl_stream_alert_firing{pipeline=\"p\",alert=\"a\",subject=\"slot x\",severity=\"page\"} 1",
-            "etl_stream_connections{pipeline=\"p\",server=\"db:5432\",state=\"replication\"} 1",
+            "etl_stream_connections{server=\"db:5432\",state=\"replication\"} 1",
+            "etl_stream_connections_limit 100",
         ] {
             assert!(first.lines().any(|have| have == line), "{line}\n{first}");
         }

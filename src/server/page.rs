@@ -1,7 +1,10 @@
 //! The status page: one page of HTML without scripts, which the browser asks for again every two seconds.
 
+use super::directory::{Directory, Member, Stage};
 use super::status::{Status, age, size};
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// What the page may load: nothing, but its own style.
 pub(crate) const POLICY: &str =
@@ -37,10 +40,11 @@ fn head(out: &mut String, cells: &[&str]) {
 pub(crate) fn page(status: &Status, graph: &str) -> String {
     let mut out = String::from(HEAD);
     let name = escape(&status.pipeline);
-    let _ = write!(
-        out,
-        "<title>{name} - etl-stream</title></head><body><h1>{name}</h1><div class=\"graph\">{graph}</div><h2>Sources</h2><table>"
-    );
+    let _ = write!(out, "<title>{name} - etl-stream</title></head><body><h1>{name}</h1>");
+    if let Some(remark) = status.remark() {
+        let _ = write!(out, "<p class=\"bad\">{}</p>", escape(&remark));
+    }
+    let _ = write!(out, "<div class=\"graph\">{graph}</div><h2>Sources</h2><table>");
     head(&mut out, &["source", "phase", "behind", "for", "received", "durable", "confirmed", "changes"]);
     for s in &status.sources {
         let cells = [
@@ -77,7 +81,34 @@ pub(crate) fn page(status: &Status, graph: &str) -> String {
             let _ = write!(out, "<p class=\"bad\">{}</p>", escape(&text));
         }
     }
-    out.push_str("<p><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/status\">status as JSON</a> · <a href=\"/ready\">ready</a></p></body></html>\n");
+    let _ = writeln!(
+        out,
+        "<p><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/status?pipeline={name}\">status as JSON</a> · <a href=\"/ready\">ready</a></p></body></html>"
+    );
+    out
+}
+
+/// The page of a process that runs several pipelines.
+pub(super) fn list(members: &BTreeMap<Arc<str>, Member>) -> String {
+    let mut out = String::from(HEAD);
+    let _ = write!(out, "<title>etl-stream</title></head><body><h1>{} pipelines</h1><table>", members.len());
+    head(&mut out, &["pipeline", "state", "behind", "rows", "file"]);
+    for (name, member) in members {
+        let status = Directory::status(name, member);
+        let behind = size(status.sources.iter().map(|s| s.lag_bytes).sum());
+        let rows = status.sinks.iter().map(|s| s.rows).sum::<u64>();
+        let file = member.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let bad = if member.stage == Stage::Running && member.file_problem.is_none() { "" } else { " class=\"bad\"" };
+        let said = status.remark().unwrap_or_else(|| status.state.clone());
+        let _ = write!(
+            out,
+            "<tr><td><a href=\"/?pipeline={0}\">{0}</a></td><td{bad}>{1}</td><td class=\"n\">{behind}</td><td class=\"n\">{rows}</td><td>{2}</td></tr>",
+            escape(name),
+            escape(&said),
+            escape(&file)
+        );
+    }
+    out.push_str("</table><p><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/pipelines\">as JSON</a> · <a href=\"/ready\">ready</a></p></body></html>\n");
     out
 }
 
@@ -94,6 +125,9 @@ mod tests {
         let _ = status.sink("out");
         let page = page(&Status::of("p", &status), "<svg></svg>");
         assert!(!page.contains("<script") && page.contains("retrying: &lt;script&gt;") && page.contains("public.&quot;a&amp;b"), "{page}");
+        let failed = Member { stage: Stage::Retrying, reason: Some("<b>".into()), ..Member::default() };
+        let list = list(&BTreeMap::from([("p".into(), failed)]));
+        assert!(list.contains("href=\"/?pipeline=p\"") && list.contains("pipeline p is retrying: &lt;b&gt;"), "{list}");
         assert!(page.contains("class=\"bad\"") && page.contains("http-equiv=\"refresh\"") && page.contains("<svg></svg>"));
     }
 }

@@ -6,9 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The whole pipeline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) pipeline: String,
+    /// `running`; in a folder of pipelines it may be `starting`, `retrying`, `stopping`, `ended` or `refused`.
+    pub(crate) state: String,
+    /// Why, where the state does not say it.
+    pub(crate) reason: Option<String>,
+    /// Why its file, as it stands now, is not what runs.
+    pub(crate) file_problem: Option<String>,
     pub(crate) sources: Vec<Source>,
     pub(crate) sinks: Vec<Sink>,
 }
@@ -95,9 +101,25 @@ impl Status {
     pub(crate) fn of(pipeline: &str, status: &PipelineStatus) -> Self {
         Self {
             pipeline: pipeline.to_owned(),
+            state: "running".to_owned(),
+            reason: None,
+            file_problem: None,
             sources: status.sources().iter().map(|(name, source)| Source::of(name, source)).collect(),
             sinks: status.sinks().iter().map(|(name, sink)| Sink::of(name, sink)).collect(),
         }
+    }
+}
+
+impl Status {
+    /// What is to be said of the pipeline beside its nodes; nothing when it just runs.
+    pub(crate) fn remark(&self) -> Option<String> {
+        let state = (self.state != "running").then(|| match &self.reason {
+            Some(reason) => format!("pipeline {} is {}: {reason}", self.pipeline, self.state),
+            None => format!("pipeline {} is {}", self.pipeline, self.state),
+        });
+        let file = self.file_problem.as_ref().map(|why| format!("its file has changed, and is not what runs: {why}"));
+        let remarks: Vec<String> = state.into_iter().chain(file).collect();
+        (!remarks.is_empty()).then(|| remarks.join("\n"))
     }
 }
 

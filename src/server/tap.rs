@@ -5,8 +5,8 @@
 //! listens on a loopback address and the request says that values are wanted, with a header that a foreign web page
 //! cannot send. A reader that is slow gets less, and keeps nobody waiting.
 
-use super::Served;
-use axum::Json;
+use super::House;
+use super::directory::{query, refuse};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,20 +14,15 @@ use axum::response::{IntoResponse, Response};
 use etl_stream_operators::contract::{CodedError, RowBatch};
 use etl_stream_operators::sink::line::LineWriter;
 use futures::stream;
-use serde_json::json;
+use std::sync::atomic::Ordering;
 use tokio::sync::mpsc::Receiver;
 
 /// The header that says that row values are wanted.
 pub(crate) const CONSENT: &str = "x-etl-stream-show-values";
 
 /// Rows to show, of `limit=N`; all without it.
-fn limit(query: Option<&str>) -> Option<u64> {
-    let wanted = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("limit="));
-    wanted.map_or(Some(u64::MAX), |number| number.parse().ok())
-}
-
-fn refuse(code: StatusCode, message: &str, hint: &str) -> Response {
-    (code, Json(json!({ "message": message, "hint": hint }))).into_response()
+fn limit(text: Option<&str>) -> Option<u64> {
+    query(text, "limit").map_or(Some(u64::MAX), |number| number.parse().ok())
 }
 
 /// Whether the request was sent to this machine's own address: a name of somebody else's may lead here too.
@@ -38,8 +33,12 @@ fn local(headers: &HeaderMap) -> bool {
 }
 
 /// Shows rows.
-pub(super) async fn tap(State(served): State<Served>, Path(node): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
-    let consented = served.loopback && headers.contains_key(CONSENT) && local(&headers);
+pub(super) async fn tap(State(directory): House, Path(node): Path<String>, RawQuery(text): RawQuery, headers: HeaderMap) -> Response {
+    let served = match directory.nodes(query(text.as_deref(), "pipeline")) {
+        Ok(served) => served,
+        Err(refusal) => return refusal,
+    };
+    let consented = directory.loopback.load(Ordering::Relaxed) && headers.contains_key(CONSENT) && local(&headers);
     if !served.tap && !consented {
         let hint =
             "on this machine, with a server on a loopback address, `etl-stream tap --show-values` does; elsewhere `server: { tap: true }`";
@@ -49,7 +48,7 @@ pub(super) async fn tap(State(served): State<Served>, Path(node): Path<String>, 
         let names: Vec<&str> = served.taps.names().collect();
         return refuse(StatusCode::NOT_FOUND, &format!("there is no \"{node}\" to tap"), &format!("valid here: {}", names.join(", ")));
     };
-    let Some(limit) = limit(query.as_deref()) else {
+    let Some(limit) = limit(text.as_deref()) else {
         return refuse(StatusCode::BAD_REQUEST, "`limit` is no number", "write limit=100");
     };
     let lines = stream::unfold((tap.listen(), limit), next);

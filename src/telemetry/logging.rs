@@ -44,8 +44,8 @@ pub fn start(format: LogFormat, filter: &str, colour: bool) -> Result<(), String
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_timer(SystemTime).with_ansi(colour);
     let pretty = stderr().is_terminal();
     let started = match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
-        LogFormat::Auto if !pretty => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+        LogFormat::Auto if !pretty => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
         LogFormat::Auto | LogFormat::Pretty => builder.with_target(false).try_init(),
         LogFormat::Compact => builder.with_target(false).without_time().compact().try_init(),
     };

@@ -3,12 +3,16 @@
 mod bad_input;
 mod bench;
 mod benches;
+mod budget;
+mod cluster;
 mod comply;
 mod dead_letters;
 mod earlier_defects;
 mod examples;
 mod faults;
 mod harness;
+mod many;
+mod import;
 mod monitor;
 mod order;
 mod order_operators;

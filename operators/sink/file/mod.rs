@@ -134,7 +134,7 @@ struct FileSink {
     batch: BatchSettings,
     claims: Arc<Claims>,
     /// Locked while the sink lives; the system unlocks it however the process ends.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Vec<File>>,
 }
 
 fn unusable(root: &Path, error: std::io::Error) -> CodedError {
@@ -144,14 +144,25 @@ fn unusable(root: &Path, error: std::io::Error) -> CodedError {
 }
 
 /// Makes the folder and locks it.
-fn lock(root: &Path) -> Result<File, CodedError> {
+///
+/// The processes of one pipeline share the folder, each with tables of its own: all hold the lock with the others, and each
+/// one beside it that is its own.
+fn lock(root: &Path, place: Option<usize>) -> Result<Vec<File>, CodedError> {
     fs::create_dir_all(root).map_err(|e| unusable(root, e))?;
-    let file = File::options().create(true).truncate(false).write(true).open(root.join(LOCK)).map_err(|e| unusable(root, e))?;
-    hold(root, &file).map(|()| file)
+    let open = |name: &str| File::options().create(true).truncate(false).write(true).open(root.join(name)).map_err(|e| unusable(root, e));
+    let all = open(LOCK)?;
+    let Some(process) = place else { return hold(root, &all).map(|()| vec![all]) };
+    taken(root, all.try_lock_shared())?;
+    let own = open(&format!("{LOCK}-{process}"))?;
+    hold(root, &own).map(|()| vec![all, own])
 }
 
 fn hold(root: &Path, file: &File) -> Result<(), CodedError> {
-    match file.try_lock() {
+    taken(root, file.try_lock())
+}
+
+fn taken(root: &Path, lock: Result<(), TryLockError>) -> Result<(), CodedError> {
+    match lock {
         Ok(()) => Ok(()),
         Err(TryLockError::Error(error)) => Err(unusable(root, error)),
         Err(TryLockError::WouldBlock) => {
@@ -180,11 +191,11 @@ impl Sink for FileSink {
         self.batch
     }
 
-    async fn prepare(&self, _: &WriterContext) -> Result<(), CodedError> {
-        let root = self.settings.root.clone();
-        let locked = tokio::task::spawn_blocking(move || lock(&root)).await;
+    async fn prepare(&self, cx: &WriterContext) -> Result<(), CodedError> {
+        let (root, place) = (self.settings.root.clone(), (cx.processes > 1).then_some(cx.process));
+        let locked = tokio::task::spawn_blocking(move || lock(&root, place)).await;
         let locked = locked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(locked);
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = locked;
         Ok(())
     }
 

@@ -254,7 +254,7 @@ async fn tables_side_by_side_under_odd_names() {
     let sink = sink(root.path(), RetrySettings::default());
     let cx = context();
     sink.prepare(&cx).await.expect("a folder of its own");
-    let second = super::lock(&root.path().join("out")).expect_err("the folder is locked");
+    let second = super::lock(&root.path().join("out"), None).expect_err("the folder is locked");
     assert_eq!(second.code.id, "FS0003");
     let names = [("public", "t"), ("a.b", "c"), ("a", "b.c"), ("..", "/etc/x"), ("s", "Ä %\n")];
     let items = (0..4).flat_map(|part| names.map(|(schema, name)| batch(schema, name, 7 + part, 0..3).into())).collect();
@@ -271,7 +271,7 @@ async fn tables_side_by_side_under_odd_names() {
     folders.sort();
     assert_eq!(folders, ["%2E%2E.%2Fetc%2Fx", "a%2Eb.c", "a.b.c", "public.t", "s.Ä %25%0A"].map(|name| (name.to_owned(), 4)));
     drop(sink);
-    super::lock(&root.path().join("out")).expect("the lock ends with the sink");
+    super::lock(&root.path().join("out"), None).expect("the lock ends with the sink");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ pub(super) struct Meter {
     rows: Counter,
     bytes: Counter,
     rejected: Counter,
+    pipeline: String,
     sink: String,
     exact: Counter,
     ignored: Counter,
@@ -22,16 +23,18 @@ pub(super) struct Meter {
 
 impl Meter {
     /// For the sink of that name.
-    pub(super) fn new(sink: &str) -> Self {
-        let requests = |outcome| counter!("etl_stream_sink_requests_total", "sink" => sink.to_owned(), "outcome" => outcome);
-        let one = |name: &'static str| counter!(name, "sink" => sink.to_owned());
+    pub(super) fn new(pipeline: &str, sink: &str) -> Self {
+        let (own, name) = (|| pipeline.to_owned(), || sink.to_owned());
+        let requests = |outcome| counter!("etl_stream_sink_requests_total", "pipeline" => own(), "sink" => name(), "outcome" => outcome);
+        let one = |metric: &'static str| counter!(metric, "pipeline" => own(), "sink" => name());
         Self {
             ok: requests("ok"),
             retried: requests("retried"),
             refused: requests("refused"),
             rows: one("etl_stream_sink_committed_rows_total"),
             bytes: one("etl_stream_sink_sent_bytes_total"),
-            sink: sink.to_owned(),
+            pipeline: own(),
+            sink: name(),
             rejected: one("etl_stream_sink_rejected_rows_total"),
             exact: one("etl_stream_sink_exact_values_total"),
             ignored: one("etl_stream_sink_ignored_columns_total"),
@@ -106,14 +109,15 @@ impl Meter {
 
     /// Rows of a stopped table were not taken.
     pub(super) fn discarded(&self, source: &str, table: &str, rows: u64) {
-        let labels = [("sink", self.sink.clone()), ("table", table.to_owned())];
+        let labels = [("pipeline", self.pipeline.clone()), ("sink", self.sink.clone()), ("table", table.to_owned())];
         counter!("etl_stream_sink_discarded_rows_total", &labels).increment(rows);
         self.status(|s| s.discarded(source, table, rows));
     }
 
     /// Rows of a table went to the dead letter.
     pub(super) fn dead_letters(&self, table: &str, code: &str, rows: u64) {
-        let labels = [("sink", self.sink.clone()), ("table", table.to_owned()), ("code", code.to_owned())];
+        let labels =
+            [("pipeline", self.pipeline.clone()), ("sink", self.sink.clone()), ("table", table.to_owned()), ("code", code.to_owned())];
         counter!("etl_stream_dead_letter_rows_total", &labels).increment(rows);
         self.rejected(rows);
         self.status(|s| {

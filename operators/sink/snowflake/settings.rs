@@ -316,7 +316,7 @@ impl SinkConfig for SnowflakeConfig {
             Via::Sdk => Some(self.sdk(cx, &base, Key::plain_pem(&pem, passphrase.as_ref())?)?),
         };
         let jwt = Arc::new(Jwt::new(key, &self.account, &self.user));
-        let http = Arc::new(Http::new(self.retry, self.request_timeout.0, Meter::new(&cx.node))?);
+        let http = Arc::new(Http::new(self.retry, self.request_timeout.0, Meter::new(&cx.pipeline, &cx.node))?);
         let session = Session { role: self.role.as_deref().map(fold), warehouse: self.warehouse.as_deref().map(fold) };
         let schema = fold(&self.schema);
         let naming = Naming {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::alerts::Event;
 use crate::config::AlertSeverity;
-use crate::notify::Notifiers;
+use crate::notify::{Notifiers, Webhooks};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -71,7 +71,7 @@ fn notification(alert: &str, event: Event) -> Arc<Notification> {
 
 async fn tell(settings: NotifierSettings, alerts: &[&str]) {
     let settings = BTreeMap::from([("ops".to_owned(), settings)]);
-    let notifiers = Notifiers::start(&"p".into(), &settings, Path::new("/")).unwrap();
+    let notifiers = Notifiers::start(&settings, Path::new("/"), &Arc::default()).unwrap();
     alerts.iter().for_each(|alert| notifiers.send("ops", &notification(alert, Event::Started)));
     tokio::time::timeout(Duration::from_secs(60), notifiers.end()).await.expect("everything is told or given up");
 }
@@ -110,12 +110,32 @@ async fn given_up_when_its_time_is_over() {
 async fn a_full_queue_drops_its_oldest() {
     // Nobody listens there: the first stays at the head while it is tried.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let webhook = Webhook::new(&"p".into(), "ops", &settings(port, json!({ "queue": 2 })), Path::new("/")).unwrap();
+    let webhook = Webhook::new("ops", Address::read(&settings(port, json!({ "queue": 2 })), Path::new("/")).unwrap()).unwrap();
     for alert in ["a", "b", "c"] {
         webhook.send(&notification(alert, Event::Started));
     }
     let kept = [webhook.queue.pop().await.unwrap(), webhook.queue.pop().await.unwrap()];
     assert_eq!(kept.map(|n| n.alert.clone()), ["b", "c"]);
+}
+
+#[tokio::test]
+async fn pipelines_that_agree_share_a_webhook() {
+    let receiver = Receiver::start([]).await;
+    let all = Arc::<Webhooks>::default();
+    let start = |further: Value| {
+        let settings = BTreeMap::from([("ops".to_owned(), settings(receiver.port, further))]);
+        Notifiers::start(&settings, Path::new("/"), &all).unwrap()
+    };
+    let (one, two, other) = (start(json!({})), start(json!({})), start(json!({ "queue": 7 })));
+    assert_eq!(all.0.lock().unwrap().iter().map(|running| running.pipelines).collect::<Vec<_>>(), [2, 1]);
+    one.send("ops", &notification("a", Event::Started));
+    two.send("ops", &notification("b", Event::Started));
+    one.end().await;
+    assert_eq!(receiver.bodies().first().map(|body| body["alert"].clone()), Some(json!("a")), "what was sent before the end is told");
+    drop(other);
+    assert_eq!(all.0.lock().unwrap().len(), 1);
+    two.end().await;
+    assert_eq!((receiver.bodies().len(), all.0.lock().unwrap().len()), (2, 0));
 }
 
 #[tokio::test]
@@ -140,11 +160,11 @@ async fn signed() {
 fn urls_that_are_none() {
     for url in ["", "ops", "ftp://host/x", "http://", "/hook"] {
         let settings: NotifierSettings = serde_json::from_value(json!({ "type": "webhook", "url": { "plain": url } })).unwrap();
-        let error = Webhook::new(&"p".into(), "ops", &settings, Path::new("/")).err().expect(url);
+        let error = Webhook::new("ops", Address::read(&settings, Path::new("/")).unwrap()).err().expect(url);
         assert_eq!(error.code.id, "CFG0063", "{url}");
     }
     let secret = "http//secret-token";
     let settings: NotifierSettings = serde_json::from_value(json!({ "type": "webhook", "url": { "plain": secret } })).unwrap();
-    let error = Webhook::new(&"p".into(), "ops", &settings, Path::new("/")).err().expect("no URL");
+    let error = Webhook::new("ops", Address::read(&settings, Path::new("/")).unwrap()).err().expect("no URL");
     assert!(!error.report().contains("secret-token"));
 }

@@ -103,6 +103,8 @@ impl Bench<'_> {
             source: "s".into(),
             worker: 0,
             workers: 1,
+            process: 0,
+            processes: 1,
             state: Arc::clone(&self.state) as _,
             status: Arc::clone(&status),
         };

@@ -150,6 +150,8 @@ pub(super) fn context() -> WriterContext {
         source: "pg".into(),
         worker: 0,
         workers: 1,
+        process: 0,
+        processes: 1,
         state: Arc::new(MemoryState::default()),
         status: Arc::new(PipelineStatus::default()),
     }

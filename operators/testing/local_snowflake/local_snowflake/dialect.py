@@ -6,11 +6,15 @@ current database. The rest of the translation is the base program's and the SQL 
 
 from __future__ import annotations
 
+import functools
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import fakesnow.transforms as base
 from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
 
 from local_snowflake.types import SfType
 
@@ -127,8 +131,25 @@ def _timestamp(node: exp.Expr) -> exp.Expr:
     return node if isinstance(node, exp.Cast) else _to_timestamp(node)
 
 
+def _one_at_a_time(lock: threading.RLock, method: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(method)
+    def locked(*args: object, **options: object) -> object:
+        with lock:
+            return method(*args, **options)
+
+    return locked
+
+
 def install() -> None:
-    """Puts these rules in place of the base program's."""
+    """Puts these rules in place of the base program's; one thread at a time parses or writes SQL.
+
+    Python runs one of them at a time anyway, and under many threads a statement was now and then written
+    with a function of the other dialect.
+    """
+    lock = threading.RLock()
+    Dialect.parse = _one_at_a_time(lock, Dialect.parse)
+    Dialect.parse_into = _one_at_a_time(lock, Dialect.parse_into)
+    Dialect.generate = _one_at_a_time(lock, Dialect.generate)
     base.integer_precision = _data_type
     base.to_timestamp = _timestamp
     base.extract_text_length = lambda node: node

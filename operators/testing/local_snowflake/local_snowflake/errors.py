@@ -48,4 +48,4 @@ def from_duckdb(problem: duckdb.Error) -> ProgrammingError:
         return error(100090, "42P18", "Duplicate row detected during DML action")
     if isinstance(problem, duckdb.InterruptException):
         return error(604, "57014", "SQL execution canceled")
-    return error(100183, "22000", text)
+    return error(100183, "22000", f"{type(problem).__name__}: {text}")
