@@ -69,7 +69,11 @@ fn main() {
         "| sources | servers | limit | checks | start delay p50 | p99 | max | CPU of a core | connections at once | of these seen by the servers |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    for (sources, servers, limit) in [(1_000, 4, 4), (10_000, 40, 40), (10_000, 40, 10)] {
+    let rows = [(1_000, 4, 4), (10_000, 40, 40), (10_000, 40, 10)];
+    // One of them by its number, where a machine is not to be kept quiet for all.
+    let only = arguments.iter().find_map(|argument| argument.parse::<usize>().ok());
+    for (sources, servers, limit) in rows.into_iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at)).map(|(_, row)| row)
+    {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let row = runtime.block_on(measure(sources, servers, limit, &samples));
         runtime.shutdown_background();

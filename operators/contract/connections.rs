@@ -12,6 +12,8 @@
 //!   one is opened until its socket is closed here; the server's process ends a moment later.
 //! - Permits are given in the order they were asked for. Those that belong together are asked for at once: whoever held
 //!   one while waiting for another could wait for ever.
+//! - What is held for long, as a snapshot's connections are, leaves a quarter of each limit to what is done in a moment: a
+//!   stream that must look something up does not wait for other sources' snapshots.
 //! - Replication connections, one for each slot, are counted and not limited.
 
 use schemars::JsonSchema;
@@ -19,6 +21,7 @@ use serde::Deserialize;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many connections for statements the process may have: monitors' checks, and what else draws from the budget.
@@ -53,6 +56,8 @@ impl ConnectionSettings {
 pub struct Permit {
     _server: OwnedSemaphorePermit,
     _total: OwnedSemaphorePermit,
+    /// Of what may be held for long.
+    _held: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 /// A replication connection that is counted while this lives.
@@ -85,6 +90,8 @@ pub struct ServerConnections {
 
 struct Server {
     permits: Arc<Semaphore>,
+    /// For those that are held for long, in front of `permits`.
+    to_hold: Arc<Semaphore>,
     waiting: usize,
     replicating: usize,
 }
@@ -95,8 +102,25 @@ struct Kept {
     connection: Box<dyn Any + Send>,
 }
 
+/// What is known of where a server's log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Somebody has asked a moment ago, or is about to: the last answer.
+    Said(u64),
+    /// Whoever hears this asks, and says what came of it.
+    Ask,
+}
+
+/// The last answer, and when somebody set out to ask.
+struct Position {
+    asked: Instant,
+    lsn: u64,
+}
+
 #[derive(Default)]
 struct Inner {
+    /// By server, and whether it is a standby.
+    positions: BTreeMap<(Arc<str>, bool), Position>,
     servers: BTreeMap<Arc<str>, Server>,
     /// By when each was last needed.
     kept: BTreeMap<u64, Kept>,
@@ -109,6 +133,7 @@ struct Inner {
 pub struct Connections {
     limits: ConnectionSettings,
     total: Arc<Semaphore>,
+    to_hold: Arc<Semaphore>,
     inner: Mutex<Inner>,
 }
 
@@ -143,7 +168,12 @@ impl Connections {
     /// A budget.
     #[must_use]
     pub fn new(limits: ConnectionSettings) -> Arc<Self> {
-        Arc::new(Self { limits, total: Arc::new(Semaphore::new(limits.total as usize)), inner: Mutex::default() })
+        Arc::new(Self {
+            limits,
+            total: Arc::new(Semaphore::new(limits.total as usize)),
+            to_hold: Arc::new(Semaphore::new(holdable(limits.total))),
+            inner: Mutex::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -153,7 +183,8 @@ impl Connections {
     fn server<'a>(&self, inner: &'a mut Inner, server: &str) -> &'a mut Server {
         let limit = self.limits.per_server as usize;
         if !inner.servers.contains_key(server) {
-            inner.servers.insert(server.into(), Server { permits: Arc::new(Semaphore::new(limit)), waiting: 0, replicating: 0 });
+            let to_hold = Arc::new(Semaphore::new(holdable(self.limits.per_server)));
+            inner.servers.insert(server.into(), Server { permits: Arc::new(Semaphore::new(limit)), to_hold, waiting: 0, replicating: 0 });
         }
         inner.servers.get_mut(server).expect("it was made just above")
     }
@@ -182,13 +213,39 @@ impl Connections {
         split(own, total, count)
     }
 
+    /// Waits for `count` permits that will be held for long, all at once. Cancel-safe.
+    ///
+    /// # Panics
+    /// Never: the semaphores are not closed.
+    pub async fn permits_to_hold(&self, server: &str, count: u32) -> Vec<Permit> {
+        let most = holdable(self.limits.total.min(self.limits.per_server)) as u32;
+        let count = count.clamp(1, most.max(1));
+        let own = Arc::clone(&self.server(&mut self.lock(), server).to_hold);
+        let mut own = own.acquire_many_owned(count).await.expect("the semaphore is never closed");
+        let mut total = Arc::clone(&self.to_hold).acquire_many_owned(count).await.expect("the semaphore is never closed");
+        let mut permits = self.permits(server, count).await;
+        for permit in &mut permits {
+            permit._held = own.split(1).zip(total.split(1)).map(|(own, total)| [own, total]);
+        }
+        permits
+    }
+
+    /// A permit to be held for long, if one is free now and nobody waits.
+    #[must_use]
+    pub fn try_permit_to_hold(&self, server: &str) -> Option<Permit> {
+        let own = Arc::clone(&self.server(&mut self.lock(), server).to_hold).try_acquire_owned().ok()?;
+        let total = Arc::clone(&self.to_hold).try_acquire_owned().ok()?;
+        let permit = self.try_permit(server)?;
+        Some(Permit { _held: Some([own, total]), ..permit })
+    }
+
     /// A permit, if one is free now and nobody waits.
     #[must_use]
     pub fn try_permit(&self, server: &str) -> Option<Permit> {
         let own = Arc::clone(&self.server(&mut self.lock(), server).permits);
         let own = own.try_acquire_owned().ok()?;
         let total = Arc::clone(&self.total).try_acquire_owned().ok()?;
-        Some(Permit { _server: own, _total: total })
+        Some(Permit { _server: own, _total: total, _held: None })
     }
 
     /// Notes a wait, and closes kept connections to end it.
@@ -235,6 +292,30 @@ impl Connections {
         drop(closed);
     }
 
+    /// Where a server's log ends, as far as somebody has asked within `every`: of all that wish to know one asks.
+    #[must_use]
+    pub fn position(&self, server: &str, standby: bool, every: Duration) -> Known {
+        let (mut inner, now) = (self.lock(), Instant::now());
+        match inner.positions.get_mut(&(Arc::from(server), standby)) {
+            Some(position) if now.duration_since(position.asked) < every => Known::Said(position.lsn),
+            Some(position) => {
+                position.asked = now;
+                Known::Ask
+            }
+            None => {
+                inner.positions.insert((server.into(), standby), Position { asked: now, lsn: 0 });
+                Known::Ask
+            }
+        }
+    }
+
+    /// Says where a server's log ends.
+    pub fn said(&self, server: &str, standby: bool, lsn: u64) {
+        if let Some(position) = self.lock().positions.get_mut(&(Arc::from(server), standby)) {
+            position.lsn = position.lsn.max(lsn);
+        }
+    }
+
     /// Counts a replication connection for as long as what comes back lives.
     #[must_use]
     pub fn replicating(self: &Arc<Self>, server: &str) -> Replicating {
@@ -273,14 +354,19 @@ impl Connections {
     }
 }
 
+/// How many of so many may be held for long: a snapshot's two at least, where there are as many.
+fn holdable(limit: u32) -> usize {
+    limit.saturating_sub((limit / 4).max(1)).max(limit.min(2)) as usize
+}
+
 fn split(mut own: OwnedSemaphorePermit, mut total: OwnedSemaphorePermit, count: u32) -> Vec<Permit> {
     let mut permits = Vec::with_capacity(count as usize);
     for _ in 1..count {
         if let (Some(own), Some(total)) = (own.split(1), total.split(1)) {
-            permits.push(Permit { _server: own, _total: total });
+            permits.push(Permit { _server: own, _total: total, _held: None });
         }
     }
-    permits.push(Permit { _server: own, _total: total });
+    permits.push(Permit { _server: own, _total: total, _held: None });
     permits
 }
 
@@ -356,6 +442,35 @@ mod tests {
         assert_eq!((budget.lock().waiting, waits), (0, 0));
         drop(all);
         assert_eq!((budget.open(), budget.permits("b", 2).now_or_never().map(|p| p.len())), (0, Some(2)));
+    }
+
+    #[test]
+    fn what_is_held_for_long_leaves_room() {
+        for (limit, expected) in [(1, 1), (2, 2), (3, 2), (4, 3), (16, 12), (100, 75)] {
+            assert_eq!(holdable(limit), expected, "{limit}");
+        }
+        let budget = Connections::new(ConnectionSettings { total: 100, per_server: 4 });
+        let snapshot = budget.permits_to_hold("a", 2).now_or_never().expect("there is room");
+        let further = budget.try_permit_to_hold("a").expect("one more may be held");
+        assert_eq!((snapshot.len(), budget.try_permit_to_hold("a").is_none()), (2, true));
+        assert!(budget.permits_to_hold("a", 2).now_or_never().is_none());
+        let look = budget.permits("a", 1).now_or_never().expect("the last place is for those who look something up");
+        drop(further);
+        assert!(budget.try_permit_to_hold("a").is_some());
+        drop((look, snapshot));
+        assert_eq!((budget.open(), budget.to_hold.available_permits()), (0, 75));
+    }
+
+    #[test]
+    fn one_asks_for_all() {
+        let budget = Connections::new(ConnectionSettings::default());
+        let long = Duration::from_secs(3600);
+        assert_eq!(budget.position("a", false, long), Known::Ask);
+        assert_eq!(budget.position("a", false, long), Known::Said(0));
+        budget.said("a", false, 7);
+        budget.said("a", false, 5);
+        assert_eq!((budget.position("a", false, long), budget.position("a", true, long)), (Known::Said(7), Known::Ask));
+        assert_eq!(budget.position("a", false, Duration::ZERO), Known::Ask, "it was long ago");
     }
 
     #[test]

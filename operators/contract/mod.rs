@@ -40,7 +40,7 @@ mod wire;
 pub use batch::{Op, RowBatch};
 pub use cells::Cells;
 pub use check::{CheckContext, Checked, Checks, Standing};
-pub use connections::{ConnectionSettings, Connections, Permit, Replicating, ServerConnections};
+pub use connections::{ConnectionSettings, Connections, Known, Permit, Replicating, ServerConnections};
 pub use contents::{Contents, Copied, Held, TakeLine, WantTable};
 pub use dead_letter::{DeadLetter, DeadLetters, Replayed};
 pub use error::{Class, Code, CodedError, Exit};

@@ -9,7 +9,9 @@ use crate::{CodedError, Durable, Item, Items, MemoryState, OperatorNode, RenderC
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::InputHandle;
 use timely::dataflow::Stream;
@@ -25,6 +27,9 @@ pub const NODE: &str = "node";
 
 /// Rounds in which whatever is on its way arrives: far more than a node's own part of the dataflow has operators.
 const ROUNDS: usize = 64;
+
+/// How long an operator over the stream may take for what it does elsewhere, once the input has passed.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Items at a time. Times of steps go up.
 #[derive(Clone, Debug)]
@@ -92,13 +97,19 @@ impl Flow {
         let (failures, mut failed) = Failures::new();
         let (durable, durable_now) = watch::channel(Durable { upper: Ts::default(), finished: false });
         let reports = failures.clone();
+        // Whether there is nothing to wait for: it has failed, or what it does it does at once.
+        let done = Arc::new(AtomicBool::new(matches!(node, OperatorNode::Batches(_))));
+        let fails = Arc::clone(&done);
         let cx = RenderContext {
             pipeline: "test".into(),
             node: NODE.into(),
             source: "s".into(),
             state: Arc::clone(&self.state),
             durable: durable_now,
-            fail: Arc::new(move |error| reports.report(&NODE.into(), error)),
+            fail: Arc::new(move |error| {
+                fails.store(true, Ordering::Relaxed);
+                reports.report(&NODE.into(), error);
+            }),
         };
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (outputs, follows, ends, looks) = (self.outputs, self.durable, self.ends, Arc::clone(&seen));
@@ -118,8 +129,13 @@ impl Flow {
                 streams.into_iter().enumerate().for_each(|(output, stream)| watch_output(stream, output, Rc::clone(&behind)));
                 input
             });
-            let look = |worker: &mut Worker, input: Option<Ts>| {
+            let look = |worker: &mut Worker, input: Option<Ts>, last: bool| {
                 (0..ROUNDS).for_each(|_| _ = worker.step());
+                let late = Instant::now() + PATIENCE;
+                let behind_input = || behind.borrow().frontiers.iter().any(|at| at.is_some_and(|at| input.is_none_or(|input| at < input)));
+                while last && behind_input() && !done.load(Ordering::Relaxed) && Instant::now() < late {
+                    worker.step_or_park(Some(Duration::from_millis(1)));
+                }
                 let mut behind = behind.borrow_mut();
                 let seen = Seen { input, left: std::mem::take(&mut behind.left), frontiers: behind.frontiers.clone() };
                 looks.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
@@ -129,17 +145,17 @@ impl Flow {
                 if follows {
                     durable.send_replace(Durable { upper: step.time, finished: false });
                 }
-                look(worker, Some(step.time));
+                look(worker, Some(step.time), false);
                 input.send_batch(&mut Items(step.items.clone()));
                 input.flush();
-                look(worker, Some(step.time));
+                look(worker, Some(step.time), false);
             }
             if ends {
                 let past = Ts::after(steps.last().map_or(0, |step| step.time.lsn));
                 advance(&mut input, past);
-                look(worker, Some(past));
+                look(worker, Some(past), true);
                 drop(input);
-                look(worker, None);
+                look(worker, None, true);
             }
             worker.installed_dataflows().into_iter().for_each(|dataflow| worker.drop_dataflow(dataflow));
         };

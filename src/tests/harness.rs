@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -20,6 +21,19 @@ pub(crate) struct Project {
     folder: TempDir,
     /// Environment of every run.
     pub(crate) env: Vec<(String, String)>,
+    /// Processes that a test started and may leave behind when it fails.
+    started: Mutex<Vec<u32>>,
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        for pid in self.started.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Those that were waited for are gone, and their numbers may be others' by now.
+            if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder == self.folder.path()) {
+                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            }
+        }
+    }
 }
 
 impl Project {
@@ -28,7 +42,7 @@ impl Project {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("pipeline.yaml"), pipeline).unwrap();
         fs::write(folder.path().join("snowflake.p8"), PRIVATE_KEY).unwrap();
-        Self { folder, env: Vec::new() }
+        Self { folder, env: Vec::new(), started: Mutex::default() }
     }
 
     /// The folder.
@@ -59,7 +73,9 @@ impl Project {
     /// Starts it, its log going to `run.log`.
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path().join("run.log")).unwrap();
-        self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+        let child = self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.started.lock().unwrap().push(child.id());
+        child
     }
 
     /// What it has logged.

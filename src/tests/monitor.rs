@@ -78,7 +78,7 @@ async fn rows_metrics_and_alerts_of_a_slot_that_nobody_reads() {
         format!("etl_stream_slot_retained_bytes{{pipeline=\"pipeline\",server=\"{server}\",slot=\"theirs\",source=\"\"}}"),
         format!("etl_stream_slot_active{{pipeline=\"pipeline\",server=\"{server}\",slot=\"etl_stream_pipeline_shop\",source=\"shop\"}} 1"),
         format!("etl_stream_server_up{{pipeline=\"pipeline\",server=\"{server}\"}} 1"),
-        format!("etl_stream_connections{{pipeline=\"pipeline\",server=\"{server}\",state=\"replication\"}} 1"),
+        format!("etl_stream_connections{{server=\"{server}\",state=\"replication\"}} 1"),
         "etl_stream_alert_firing{".to_owned(),
         "etl_stream_monitor_checks_total{".to_owned(),
     ] {

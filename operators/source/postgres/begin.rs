@@ -11,12 +11,13 @@ use super::catalog::Published;
 use super::codes;
 use super::config::{Settings, SnapshotMode};
 use super::connect::{Endpoint, Replication, sqlstate};
+use super::control::Statements;
 use super::quote::identifier;
 use super::run::{Run, Sent};
 use super::setup::{self, Identity, Server};
 use super::snapshot::{self, Locked, Places, Shape, Snapshot};
 use super::state::{Progress, Stage, TableProgress};
-use crate::contract::{CodedError, Lsn, Phase, SourceClosed, TableSchema, Ts};
+use crate::contract::{CodedError, Lsn, Permit, Phase, SourceClosed, TableSchema, Ts};
 use crate::failpoint;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ const LIMIT: &str = "53400";
 /// How a first start reaches the server.
 pub(super) struct Reach<'a> {
     pub endpoint: &'a Endpoint,
-    pub client: &'a Client,
+    /// Given back before a snapshot asks for its places.
+    pub client: Statements,
     pub server: &'a Server,
     pub identity: Identity,
     pub replication: Replication,
@@ -52,14 +54,22 @@ impl Run {
     pub(super) async fn begin(&mut self, reach: Reach<'_>, before: Option<Progress>) -> Result<u64, CodedError> {
         let Reach { endpoint, client, server, identity, mut replication } = reach;
         let initial = self.settings.snapshot.mode == SnapshotMode::Initial;
-        setup::check_room(client).await?;
-        let tables = setup::publication(client, &self.settings, server, true).await?;
+        setup::check_room(&client).await?;
+        let tables = setup::publication(&client, &self.settings, server, true).await?;
         if initial {
             setup::check_readable(&tables, server)?;
         }
-        // Before the slot: a snapshot that waits holds back the server's clean-up.
-        let places = if initial { Some(Places::take(&self.connections, endpoint).await?) } else { None };
-        let shape = Shape::of(client, &mut self.catalog, server.version, &tables).await?;
+        let (shape, places) = if initial {
+            // Before the slot: a snapshot that waits holds back the server's clean-up. And with nothing in hand.
+            client.keep();
+            let (lock, first) = Places::take(&self.connections, endpoint).await?.split();
+            let client = endpoint.query_within(lock, "snapshot").await?;
+            (Shape::of(&client, &mut self.catalog, server.version, &tables).await?, Some((client, first)))
+        } else {
+            let shape = Shape::of(&client, &mut self.catalog, server.version, &tables).await?;
+            client.keep();
+            (shape, None)
+        };
         let mut progress = Progress {
             system_identifier: identity.system,
             timeline: identity.timeline,
@@ -114,15 +124,14 @@ impl Run {
         endpoint: &Endpoint,
         server: &Server,
         replication: Replication,
-        places: Places,
+        (client, first): (Client, Permit),
         tables: Vec<Published>,
         shape: Shape,
         name: &str,
         (lsn, replaces): (u64, Option<u64>),
     ) -> Result<(), CodedError> {
         self.status.set_phase(Phase::Snapshot, None);
-        let (lock, first) = places.split();
-        let locked = Locked::new(endpoint.query_within(lock, "snapshot").await?, &tables).await?;
+        let locked = Locked::new(client, &tables).await?;
         let now = Shape::of(locked.client(), &mut self.catalog, server.version, &tables).await?;
         if now != shape {
             return Err(CodedError::transient(codes::COPY, "a table was altered or truncated while its snapshot began"));

@@ -41,6 +41,7 @@ mod config;
 mod confirm;
 #[allow(dead_code, unused_imports, reason = "the source and the monitor use parts of it each")]
 pub(crate) mod connect;
+mod control;
 mod copy;
 mod credit;
 mod facts;

@@ -4,16 +4,16 @@
 //! strikes a source whose sinks are slow.
 
 use super::confirm::Confirm;
-use super::connect::{PG_LOST, ReplicationWriter};
+use super::connect::{PG_LOST, ReplicationWriter, classify};
+use super::control::Control;
 use super::state::Note;
-use crate::contract::{CodedError, Durable, Lsn, SourceStatus};
+use crate::contract::{CodedError, Durable, Known, Lsn, SourceStatus};
 use crate::failpoint;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_postgres::Client;
 use tracing::warn;
 
 /// How often the server is told, at least.
@@ -91,39 +91,61 @@ impl Reporter {
 }
 
 /// Asks the server where its log ends, and writes to it now and then: a slot on a quiet database else
-/// holds back the log of its busy neighbours.
+/// holds back the log of its busy neighbours. One source of a server asks for all; what it cannot ask now it asks later,
+/// since the stream goes on without.
 ///
 /// # Errors
-/// When the connection it uses is lost.
+/// Never: it ends with the session.
 pub(super) async fn heartbeat(
-    client: Arc<Client>,
+    control: Control,
     every: Duration,
     standby: bool,
     status: Arc<SourceStatus>,
     silence: Duration,
 ) -> Result<(), CodedError> {
-    let position = if standby { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" };
-    let mut last = Instant::now();
+    let mut beaten = Instant::now();
     let mut warned = false;
-    while !client.is_closed() {
-        let Ok(answer) = tokio::time::timeout(silence, client.query_one(position, &[])).await else { break };
-        if let Ok(row) = answer
-            && let Some(lsn) = row.try_get::<_, Option<String>>(0).ok().flatten().and_then(|text| text.parse::<Lsn>().ok())
-        {
-            status.heard(lsn.0);
+    loop {
+        let beats = !standby && beaten.elapsed() >= every;
+        if beats {
+            beaten = Instant::now();
         }
-        tokio::time::sleep(POSITION_EVERY.min(every)).await;
-        if !standby && last.elapsed() >= every {
-            last = Instant::now();
-            let beat = client.execute("SELECT pg_logical_emit_message(false, 'etl_stream', '')", &[]);
-            let Ok(beat) = tokio::time::timeout(silence, beat).await else { break };
-            if let Err(error) = beat
-                && !warned
-            {
-                warned = true;
-                warn!(%error, "the heartbeat was not written; on a quiet database the slot may hold back log");
+        match control.budget().position(control.server(), standby, POSITION_EVERY) {
+            Known::Said(lsn) if !beats => status.heard(lsn),
+            known => {
+                let asked = tokio::time::timeout(silence, ask(&control, standby, beats)).await;
+                let asked = asked.unwrap_or_else(|_| Err(CodedError::transient(PG_LOST, "the heartbeat was not answered in time")));
+                match asked {
+                    Ok(lsn) => {
+                        warned = false;
+                        control.budget().said(control.server(), standby, lsn.0);
+                        status.heard(lsn.0);
+                    }
+                    Err(error) => {
+                        if let Known::Said(lsn) = known {
+                            status.heard(lsn);
+                        }
+                        if !std::mem::replace(&mut warned, true) {
+                            warn!(%error, "the server's position was not asked for, or the heartbeat was not written; on a quiet database the slot may hold back log");
+                        }
+                    }
+                }
             }
         }
+        tokio::time::sleep(POSITION_EVERY.min(every)).await;
     }
-    Err(CodedError::transient(PG_LOST, "the connection beside the replication stream was lost"))
+}
+
+async fn ask(control: &Control, standby: bool, beats: bool) -> Result<Lsn, CodedError> {
+    let position = if standby { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" };
+    let client = control.open().await?;
+    if beats {
+        let beat = client.execute("SELECT pg_logical_emit_message(false, 'etl_stream', '')", &[]).await;
+        beat.map_err(|e| classify(&e, "writing the heartbeat"))?;
+    }
+    let doing = "asking where the server's log ends";
+    let row = client.query_one(position, &[]).await.map_err(|e| classify(&e, doing))?;
+    let text: Option<String> = row.try_get(0).map_err(|e| classify(&e, doing))?;
+    client.keep();
+    Ok(text.and_then(|text| text.parse::<Lsn>().ok()).unwrap_or(Lsn(0)))
 }

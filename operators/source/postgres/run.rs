@@ -14,6 +14,7 @@ use super::codes;
 use super::config::{PostgresConfig, Settings, SnapshotMode};
 use super::confirm::Confirm;
 use super::connect::{ConnectSettings, PG_LOST, Replication};
+use super::control::Control;
 use super::copy;
 use super::join::{Clock, Handed};
 use super::setup::{self, Identity, Server, Slot};
@@ -268,7 +269,8 @@ impl Run {
     async fn prepare(&mut self) -> Result<Prepared, CodedError> {
         self.hold_back().await?;
         let endpoint = self.connect.resolve(&self.folder)?;
-        let client = endpoint.query("source").await?;
+        let control = self.control()?;
+        let client = control.open().await?;
         let patience = self.settings.receive_timeout;
         let server = within(patience, "reading the server's settings", setup::server(&client)).await?;
         let mut replication = endpoint.replicate("source").await?;
@@ -293,7 +295,8 @@ impl Run {
                 setup::check_slot(&self.settings.slot, &slot, &server.database)?;
                 within(patience, "reading the publication", self.resume(&client, &server, &identity, progress)).await?;
                 let start = self.start_from(&slot)?;
-                self.prepared(server, client, replication, start)
+                client.keep();
+                self.prepared(server, control, replication, start)
             }
             (progress, slot) => {
                 if let (None, Some(slot)) = (&progress, &slot) {
@@ -304,18 +307,23 @@ impl Run {
                     info!(slot = self.settings.slot, "dropping the slot of a snapshot that was not finished");
                     setup::drop_slot(&client, &self.settings.slot).await?;
                 }
-                let reach = Reach { endpoint: &endpoint, client: &client, server: &server, identity, replication };
+                let reach = Reach { endpoint: &endpoint, client, server: &server, identity, replication };
                 let start = Box::pin(self.begin(reach, progress)).await?;
                 let replication = endpoint.replicate("source").await?;
-                self.prepared(server, client, replication, start)
+                self.prepared(server, control, replication, start)
             }
         }
     }
 
-    fn prepared(&self, server: Server, client: Client, replication: Replication, start: u64) -> Result<Prepared, CodedError> {
+    fn prepared(&self, server: Server, control: Control, replication: Replication, start: u64) -> Result<Prepared, CodedError> {
         self.set_aside()?;
         let known = self.windows()?;
-        Ok(Prepared { server, client: Arc::new(client), replication, start, known })
+        Ok(Prepared { server, control, replication, start, known })
+    }
+
+    /// The way to connections for statements.
+    fn control(&self) -> Result<Control, CodedError> {
+        Ok(Control::new(self.connect.resolve(&self.folder)?, &self.connections, &self.pipeline, &self.source))
     }
 
     /// Tables that are to be copied anew give no change until they are: one of theirs may be what a sink refused.

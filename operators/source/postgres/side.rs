@@ -20,6 +20,7 @@ use super::catalog::{Catalog, Published};
 use super::codes;
 use super::confirm::Confirm;
 use super::connect::{Endpoint, ReadChunk, Replication, ReplicationReader, sqlstate};
+use super::control::Control;
 use super::credit::Held;
 use super::frame::{self, DATA_HEADER, Frame};
 use super::quote::{identifier, replication_literal};
@@ -35,7 +36,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio_postgres::Client;
 use tracing::info;
 
 /// The first version with `CREATE_REPLICATION_SLOT`'s options in parentheses.
@@ -61,6 +61,7 @@ pub(super) enum Said {
 /// The task.
 pub(super) struct Side {
     pub endpoint: Endpoint,
+    pub control: Control,
     pub server: Server,
     pub slot: String,
     pub publication: String,
@@ -138,9 +139,10 @@ impl Side {
 
     /// Runs until the session ends it: after the hand-over, or because the stream ended.
     pub(super) async fn run(mut self) -> Result<(), CodedError> {
-        let client = self.endpoint.query("new tables").await?;
+        let client = self.control.open().await?;
         let shape = Shape::of(&client, &mut self.catalog, self.server.version, &self.tables).await?;
         let after = position(&client).await?;
+        client.keep();
         self.say(Said::Described { schemas: shape.schemas.clone(), after })?;
         let lsn = (&mut self.go).await.map_err(|_| gone())?;
         let places = Places::take(&self.connections, &self.endpoint).await?;
@@ -153,7 +155,7 @@ impl Side {
         }
         self.copy(&shape, &snapshot, lsn, places).await?;
         info!(tables = self.tables.len(), "new tables are copied; following them until the stream has caught up");
-        self.follow(replication, &slot, consistent, &shape.schemas, &client).await
+        self.follow(replication, &slot, consistent, &shape.schemas).await
     }
 
     async fn copy(&mut self, shape: &Shape, snapshot: &str, lsn: u64, places: Places) -> Result<(), CodedError> {
@@ -184,14 +186,7 @@ impl Side {
     }
 
     /// Says the tables' changes from the slot's consistent point on.
-    async fn follow(
-        &mut self,
-        replication: Replication,
-        slot: &str,
-        from: u64,
-        schemas: &[Arc<TableSchema>],
-        client: &Client,
-    ) -> Result<(), CodedError> {
+    async fn follow(&mut self, replication: Replication, slot: &str, from: u64, schemas: &[Arc<TableSchema>]) -> Result<(), CodedError> {
         let (mut reader, writer) = replication.start(&start(slot, &self.publication, from)).await?.split();
         let bell = Arc::new(Notify::new());
         let confirm = Arc::new(Mutex::new(Confirm::default()));
@@ -218,7 +213,7 @@ impl Side {
             let held = Held::take(&self.credits, want as u32).await;
             let chunk = read(&mut reader, want, &mut tasks).await?;
             want = (chunk.bytes.len() * 2).clamp(READ_LEAST, READ_MOST);
-            self.take(&chunk, held, &mut assembler, client, &confirm, &bell).await?;
+            self.take(&chunk, held, &mut assembler, &confirm, &bell).await?;
             if chunk.ended {
                 return Err(CodedError::transient(codes::STREAM, "the server ended the replication stream of new tables"));
             }
@@ -231,7 +226,6 @@ impl Side {
         chunk: &ReadChunk,
         mut held: Held,
         assembler: &mut Assembler,
-        client: &Client,
         confirm: &Mutex<Confirm>,
         bell: &Notify,
     ) -> Result<(), CodedError> {
@@ -241,7 +235,14 @@ impl Side {
             match frame::parse(payload).map_err(StreamError::from)? {
                 Frame::Relation(relation) => {
                     let ours = self.tables.iter().any(|table| table.id == relation.id);
-                    let schema = if ours { Some(self.catalog.reconcile(client, &relation).await?) } else { None };
+                    let schema = if ours {
+                        let client = self.control.open().await?;
+                        let schema = self.catalog.reconcile(&client, &relation).await?;
+                        client.keep();
+                        Some(schema)
+                    } else {
+                        None
+                    };
                     assembler.relation(relation.id, schema);
                 }
                 Frame::Type { oid, name } => self.catalog.announce(oid, name),

@@ -15,6 +15,7 @@
 
 use super::catalog::Catalog;
 use super::connect::{ReadChunk, Replication, ReplicationReader};
+use super::control::Control;
 use super::credit::Held;
 use super::frame::{self, DATA_HEADER, Frame};
 use super::hold::Hold;
@@ -32,7 +33,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio_postgres::Client;
 use tracing::info;
 
 /// Bytes read at a time while there is much.
@@ -47,7 +47,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// What streaming starts from.
 pub(super) struct Prepared {
     pub server: Server,
-    pub client: Arc<Client>,
+    pub control: Control,
     pub replication: Replication,
     /// Where the server is asked to start.
     pub start: u64,
@@ -88,7 +88,7 @@ enum Rested {
 /// The reading side of one session.
 pub(super) struct Session<'a> {
     pub run: &'a mut Run,
-    pub client: Arc<Client>,
+    pub control: Control,
     pub server: Server,
     /// Transactions in progress.
     pub hold: Hold,
@@ -103,7 +103,7 @@ pub(super) struct Session<'a> {
 impl Run {
     /// Streams until stopped, or until something fails.
     pub(super) async fn stream(&mut self, prepared: Prepared) -> Result<(), CodedError> {
-        let Prepared { server, client, replication, start, known } = prepared;
+        let Prepared { server, control, replication, start, known } = prepared;
         let settings = &self.settings;
         let command = command(&settings.slot, &settings.publication, start, server.version, settings.streaming);
         let started = within(settings.receive_timeout, "starting to stream", replication.start(&command)).await?;
@@ -134,10 +134,9 @@ impl Run {
         };
         tasks.spawn(reporter.run(finished));
         let (beat, standby, status) = (self.settings.heartbeat.0, server.standby, Arc::clone(&self.status));
-        let side = Arc::clone(&client);
-        tasks.spawn(report::heartbeat(side, beat, standby, status, self.settings.receive_timeout));
+        tasks.spawn(report::heartbeat(control.clone(), beat, standby, status, self.settings.receive_timeout));
         let joins = Joins::new(self.durable.clone());
-        let mut session = Session { run: self, client, server, hold, bell, known, joins, sent: Ts::default(), told: None };
+        let mut session = Session { run: self, control, server, hold, bell, known, joins, sent: Ts::default(), told: None };
         session.read(&mut reader, &mut tasks).await?;
         session.close(reader, finish).await
     }
@@ -312,8 +311,11 @@ impl Session<'_> {
             return Ok(());
         }
         let catalog: &mut Catalog = &mut self.run.catalog;
-        let looked = catalog.reconcile(&self.client, relation);
+        // As long as others have every place of the budget: it is not the server that is silent then.
+        let client = self.control.open().await?;
+        let looked = catalog.reconcile(&client, relation);
         let table = within(self.run.settings.receive_timeout, "describing a table", looked).await?;
+        client.keep();
         let window = self.window(relation.id, &table.full_name());
         self.run.assembler.relation(relation.id, Some(table));
         self.run.assembler.limit(relation.id, window);

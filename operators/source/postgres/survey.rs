@@ -7,15 +7,15 @@
 //! ```
 //! # Guarantees
 //! A table that was in the publication before and is not any more was taken out by somebody: it is not added again.
-//! Statements that wait for locks run on a connection of their own, so that the stream's look-ups do not.
+//! Statements that wait for locks run on a connection that nobody else has meanwhile, so that the stream's look-ups do not.
 
 use super::catalog::{self, Published};
 use super::config::Settings;
-use super::connect::{Endpoint, classify};
+use super::connect::classify;
+use super::control::Control;
 use super::setup::{self, Server};
 use crate::contract::{CodedError, Lsn, qualified};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tokio_postgres::Client;
 
 /// What a look found.
@@ -33,8 +33,7 @@ pub(super) struct Surveyed {
 
 /// What a look works with.
 pub(super) struct Survey {
-    pub client: Arc<Client>,
-    pub endpoint: Endpoint,
+    pub control: Control,
     pub settings: Settings,
     pub standby: bool,
     /// Whether tables may be added to the publication now: not when that was refused a moment ago.
@@ -57,8 +56,9 @@ impl Survey {
     pub(super) async fn look(self) -> Result<Surveyed, CodedError> {
         let (settings, name) = (&self.settings, &self.settings.publication);
         let failed = |e: tokio_postgres::Error| classify(&e, &format!("looking for new tables of publication \"{name}\""));
-        let mut published = catalog::published(&self.client, name).await.map_err(failed)?;
-        let mut absent = catalog::numbered_candidates(&self.client).await.map_err(failed)?;
+        let client = self.control.open().await?;
+        let mut published = catalog::published(&client, name).await.map_err(failed)?;
+        let mut absent = catalog::numbered_candidates(&client).await.map_err(failed)?;
         absent.retain(|(_, schema, table)| {
             settings.tables.matches(schema, table) && !published.iter().any(|p| p.schema == *schema && p.name == *table)
         });
@@ -67,27 +67,27 @@ impl Survey {
             // Those that are known were taken out.
             absent.retain(|(id, schema, table)| self.known.get(&qualified(schema, table)) != Some(id));
             if !absent.is_empty() && self.may_add {
-                refused = self.add(&mut absent).await.err();
-                published = catalog::published(&self.client, name).await.map_err(failed)?;
+                refused = self.add(&client, &mut absent).await.err();
+                published = catalog::published(&client, name).await.map_err(failed)?;
             }
         }
         published.retain(|t| settings.tables.matches(&t.schema, &t.name));
-        let position = position(&self.client).await?;
+        let position = position(&client).await?;
+        client.keep();
         let left_out = absent.into_iter().map(|(_, schema, table)| (schema, table)).collect();
         Ok(Surveyed { published, left_out, refused, position })
     }
 
     /// Adds tables, one by one where not all can be. Leaves those that were not in `absent`, and says why of the last.
-    async fn add(&self, absent: &mut Vec<(u32, String, String)>) -> Result<(), CodedError> {
-        let client = self.endpoint.query("new tables").await?;
+    async fn add(&self, client: &Client, absent: &mut Vec<(u32, String, String)>) -> Result<(), CodedError> {
         let names: Vec<(String, String)> = absent.iter().map(|(_, schema, table)| (schema.clone(), table.clone())).collect();
-        let mut result = setup::add(&client, &self.settings, &names).await;
+        let mut result = setup::add(client, &self.settings, &names).await;
         if result.is_ok() {
             absent.clear();
         } else if names.len() > 1 {
             let mut left = Vec::new();
             for (table, name) in absent.drain(..).zip(names) {
-                if let Err(error) = setup::add(&client, &self.settings, &[name]).await {
+                if let Err(error) = setup::add(client, &self.settings, &[name]).await {
                     result = Err(error);
                     left.push(table);
                 }

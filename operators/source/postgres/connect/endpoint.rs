@@ -4,6 +4,7 @@
 //! rejects us. `prefer` goes on without TLS when the handshake fails or pg_hba.conf wants none.
 
 use super::authentication::Login;
+use super::ending::Ending;
 use super::error::{PG_AUTHENTICATION, PG_BUSY, PG_LOST, PG_TLS, PG_UNREACHABLE, Stage, at_stage, broken, sqlstate};
 use super::replication::Replication;
 use super::session;
@@ -80,7 +81,8 @@ enum Kind {
 
 /// A session that is ready.
 enum Ready {
-    Query(Client, JoinHandle<()>),
+    /// With its task, and a second handle of its socket.
+    Query(Client, JoinHandle<()>, Option<socket2::Socket>),
     Replication(Box<Replication>),
 }
 
@@ -113,21 +115,22 @@ impl Endpoint {
     /// `PG0001` to `PG0005`, `PG0007`.
     pub(crate) async fn query(&self, purpose: &str) -> Result<Client, CodedError> {
         match Box::pin(self.open(purpose, Kind::Query)).await? {
-            Ready::Query(client, _) => Ok(client),
+            Ready::Query(client, ..) => Ok(client),
             Ready::Replication(_) => unreachable!("each kind opens its own"),
         }
     }
 
-    /// The same within the process's budget: the permit is given back when the connection is closed.
+    /// The same within the process's budget: the permit is given back when the server has closed its end too.
     ///
     /// # Errors
     /// As [`Endpoint::query`].
     pub(crate) async fn query_within(&self, permit: Permit, purpose: &str) -> Result<Client, CodedError> {
         match Box::pin(self.open(purpose, Kind::Query)).await? {
-            Ready::Query(client, closed) => {
+            Ready::Query(client, closed, socket) => {
+                let ending = Ending::new(permit, socket);
                 tokio::spawn(async move {
                     let _ = closed.await;
-                    drop(permit);
+                    drop(ending);
                 });
                 Ok(client)
             }
@@ -320,6 +323,7 @@ impl Endpoint {
         }
         let stage = Stage::Connecting { replication: false };
         let coded = |error: tokio_postgres::Error| at_stage(&error, doing, stage);
+        let second = socket.second();
         let (client, mut connection) = config.connect_raw(socket, Encrypted).await.map_err(coded)?;
         let major = session::major(connection.parameter("server_version").unwrap_or(""));
         // Notices are dropped here: tokio-postgres would log their text. An error is told to whoever waits.
@@ -334,7 +338,7 @@ impl Endpoint {
             let (recovery, read_only) = row.unwrap_or((None, None));
             self.check_role(target, recovery, read_only, doing)?;
         }
-        Ok(Ready::Query(client, closed))
+        Ok(Ready::Query(client, closed, second))
     }
 
     async fn start_replication(

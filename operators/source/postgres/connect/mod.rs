@@ -17,6 +17,7 @@
 mod authentication;
 mod certificate;
 mod conninfo;
+mod ending;
 mod endpoint;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]

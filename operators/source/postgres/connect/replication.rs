@@ -2,6 +2,7 @@
 //! manual, 53.4), and a backend's that copies rows out.
 
 use super::authentication::Session;
+use super::ending::Ending;
 use super::error::{Stage, broken, refused};
 use super::stream::ReplicationStream;
 use super::wire::{Fields, Wire, garbled, header, row, tag};
@@ -29,8 +30,8 @@ pub(crate) struct Replication {
     place: Arc<str>,
     /// A command's answer is not read to its end: a caller gave up waiting.
     unread: bool,
-    /// Given back when the connection is closed.
-    permit: Option<Permit>,
+    /// A place of the process's budget.
+    ending: Option<Ending>,
 }
 
 impl fmt::Debug for Replication {
@@ -56,12 +57,13 @@ fn title(sql: &str) -> String {
 
 impl Replication {
     pub(super) fn new(wire: Wire, session: Session, place: Arc<str>) -> Self {
-        Self { wire, session, place, unread: false, permit: None }
+        Self { wire, session, place, unread: false, ending: None }
     }
 
     /// Holds a place of the process's budget for as long as it is open.
     pub(super) fn within(self, permit: Permit) -> Self {
-        Self { permit: Some(permit), ..self }
+        let ending = Some(Ending::new(permit, self.wire.socket.second()));
+        Self { ending, ..self }
     }
 
     /// A parameter the server reported, such as `server_version`.

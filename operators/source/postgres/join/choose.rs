@@ -24,14 +24,13 @@ impl Session<'_> {
         self.joins.looked = Some(now);
         self.joins.look_at = now + self.run.settings.discovery.0;
         let survey = Survey {
-            client: Arc::clone(&self.client),
-            endpoint: self.run.endpoint()?,
+            control: self.control.clone(),
             settings: self.run.settings.clone(),
             standby: self.server.standby,
             may_add: self.joins.add_at <= now,
             known: self.known.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
         };
-        self.joins.surveying = Some(Box::pin(survey.look()));
+        self.joins.surveying.spawn(survey.look());
         Ok(())
     }
 
@@ -147,6 +146,7 @@ impl Session<'_> {
         let share = run.credits.share(LEAST_CREDIT);
         let side = Side {
             endpoint: run.endpoint()?,
+            control: self.control.clone(),
             server: self.server.clone(),
             slot: run.settings.slot.clone(),
             publication: run.settings.publication.clone(),

@@ -26,7 +26,6 @@ use super::state::{Stage, TableProgress};
 use super::stream::{Known, Session};
 use super::survey::Surveyed;
 use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, TableStatus, Ts};
-use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
@@ -109,7 +108,8 @@ pub(super) struct Joins {
     durable: watch::Receiver<Durable>,
     /// Whether something waits to be durable.
     waits: bool,
-    surveying: Option<BoxFuture<'static, Result<Surveyed, CodedError>>>,
+    /// One look at the most. A task: it has a connection of the budget, which the stream may be waiting for.
+    surveying: JoinSet<Result<Surveyed, CodedError>>,
     look_at: Instant,
     looked: Option<Instant>,
     current: Option<Join>,
@@ -130,7 +130,7 @@ impl Joins {
         Self {
             durable,
             waits: true,
-            surveying: None,
+            surveying: JoinSet::new(),
             look_at: now,
             looked: None,
             current: None,
@@ -144,11 +144,10 @@ impl Joins {
 
     /// What happens next. Cancel-safe.
     pub(super) async fn next(&mut self) -> Event {
-        let (idle, look_at) = (self.surveying.is_none(), self.look_at);
+        let (idle, look_at) = (self.surveying.is_empty(), self.look_at);
         tokio::select! {
-            found = async { match &mut self.surveying { Some(look) => look.await, None => pending().await } } => {
-                self.surveying = None;
-                Event::Surveyed(found)
+            Some(found) = self.surveying.join_next() => {
+                Event::Surveyed(found.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
             }
             () = sleep_until(look_at), if idle => Event::Due,
             event = async { match &mut self.current { Some(join) => join.next().await, None => pending().await } } => event,

@@ -133,7 +133,7 @@ pub(super) struct Places {
 impl Places {
     /// Waits for both at once: snapshots that each had one and waited for another would wait for each other.
     pub(super) async fn take(connections: &Connections, endpoint: &Endpoint) -> Result<Self, CodedError> {
-        let mut permits = connections.permits(&endpoint.host_label(), 2).await;
+        let mut permits = connections.permits_to_hold(&endpoint.host_label(), 2).await;
         let (copy, lock) = (permits.pop(), permits.pop());
         copy.zip(lock).map(|(copy, lock)| Self { lock, copy }).ok_or_else(|| {
             CodedError::definite(codes::CONNECTIONS, "a snapshot needs two connections, and `engine.connections` allows one")
@@ -181,7 +181,7 @@ impl Snapshot<'_> {
             );
             client.simple_query(&sql).await?;
             clients.push(client);
-            next = self.connections.try_permit(&self.endpoint.host_label());
+            next = self.connections.try_permit_to_hold(&self.endpoint.host_label());
         }
         Ok(Ready { planned, units, clients, time: unix_micros() })
     }
