@@ -1,12 +1,13 @@
 # make demo   the main job, on embedded defaults
 # make test   everything that must hold
 # make bench  the end-to-end measurements and docs/benchmarks.md, some 25 minutes; ARGS=--quick, or targets
+# make wheel  the Python wheel around the release build, into target/wheels
 # make soak   random faults for MINUTES, from SEED on
 
 CARGO ?= cargo
 LOCAL_SNOWFLAKE := operators/testing/local_snowflake/run
 
-.PHONY: demo test test-matrix soak fuzz lint bench local-snowflake postgres
+.PHONY: wheel demo test test-matrix soak fuzz lint bench local-snowflake postgres
 
 demo: postgres
 	$(LOCAL_SNOWFLAKE) --setup-only
@@ -24,6 +25,7 @@ test: postgres
 	fi
 	$(CARGO) test --workspace --doc --locked
 	operators/testing/local_snowflake/test
+	operators/python/wheel/test
 
 # Random workloads against random schedules of faults (docs/faults.md), one seed after the other; the seed is printed.
 # FUZZ=1 fuzzes every parser first, as long.
@@ -46,6 +48,10 @@ test-matrix: postgres
 # Every parser of outside bytes under libFuzzer, MINUTES each; TARGETS selects some.
 fuzz:
 	operators/fuzz/run $(MINUTES) $(TARGETS)
+
+wheel:
+	$(CARGO) build --release --locked
+	operators/python/wheel/build
 
 bench: postgres
 	benches/run $(ARGS)

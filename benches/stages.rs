@@ -50,7 +50,7 @@ fn transform(c: &mut Criterion) {
         let node = registry.get(Kind::Operator, kind).expect("built in");
         let parsed = (node.parse)(settings).unwrap_or_else(|error| panic!("{name}: {error}"));
         let context = BuildContext { pipeline: "p".into(), node: "n".into(), folder: Path::new("/").into(), peers: Peers::default() };
-        let mut operator = parsed.operator(&context).expect("the settings are right");
+        let mut operator = parsed.operator(&context).expect("the settings are right").batches().expect("it works on batches");
         let table = Arc::new(operator.schema(&batch.table).expect("the table fits"));
         let mut out = Output::default();
         group.bench_function(name, |b| {

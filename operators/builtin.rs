@@ -2,7 +2,7 @@
 //! `etl_stream::cli::main(Registry::builtin().operator::<MyOperator>())`.
 
 use crate::contract::Registry;
-use crate::{sink, source, transform};
+use crate::{python, sink, source, transform};
 
 impl Registry {
     /// Every node type of this crate.
@@ -10,6 +10,7 @@ impl Registry {
     pub fn builtin() -> Self {
         let registry = source::register(Self::empty());
         let registry = transform::register(registry);
+        let registry = python::register(registry);
         sink::register(registry)
     }
 }

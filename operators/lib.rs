@@ -21,6 +21,8 @@ pub mod batch;
 
 pub mod sink;
 
+mod python;
+
 pub mod failpoint;
 
 pub mod testing;

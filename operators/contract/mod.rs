@@ -25,6 +25,7 @@ mod node;
 mod position;
 mod raw;
 mod registry;
+mod render;
 mod schema;
 mod settings;
 mod sink;
@@ -44,12 +45,11 @@ pub use contents::{Contents, Copied, Held, TakeLine, WantTable};
 pub use dead_letter::{DeadLetter, DeadLetters, Replayed};
 pub use error::{Class, Code, CodedError, Exit};
 pub use item::{Item, Items, Mark};
-pub use node::{
-    BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Peers, Render, SinkConfig, SourceConfig, Watch,
-};
+pub use node::{BuildContext, Finding, Findings, NodeConfig, Operator, OperatorConfig, Output, Peers, SinkConfig, SourceConfig, Watch};
 pub use position::{Lsn, Token, Ts};
 pub use raw::{Commit, Format, RawItem, RawItems, RawRow, RawRows};
 pub use registry::{Kind, NodeType, ParseNode, ParsedNode, Registry};
+pub use render::{Fail, OperatorNode, Render, RenderConfig, RenderContext};
 pub use schema::{Column, ColumnType, PgType, ReplicaIdentity, Storage, TableId, TableSchema, qualified};
 pub use settings::{ByteSize, CFG_SECRET, Period, Secret, SecretString, TablePattern, TableSelection};
 pub use sink::{Ack, AckReport, BatchSettings, Deliveries, Delivery, RetrySettings, Sink, Writer, WriterContext};

@@ -3,14 +3,13 @@
 //! A node's settings are a plain struct that serde reads and schemars describes; its doc comments are the
 //! reference page, the editor's hover text and the schema. `check` looks at what types cannot say.
 
-use super::{Code, CodedError, Item, Items, ParsedNode, RowBatch, Secret, SecretString, Sink, Source, TableSchema, Ts};
+use super::{Code, CodedError, Item, ParsedNode, RowBatch, Secret, SecretString, Sink, Source, TableSchema};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use timely::dataflow::Stream;
 
 /// One problem of a node's settings, found without touching the network.
 #[derive(Clone, Debug)]
@@ -214,14 +213,6 @@ pub trait Operator: Send {
     /// # Errors
     /// When a row cannot be handled; the pipeline stops before the row, or it goes to the dead letters.
     fn apply(&mut self, batch: RowBatch, out_table: &Arc<TableSchema>, out: &mut Output) -> Result<(), CodedError>;
-}
-
-/// An operator that wants the raw timely stream: frontiers, state, notifications.
-///
-/// It must keep items in order, and hold a capability for what it withholds.
-pub trait Render: Send {
-    /// Builds its part of the dataflow.
-    fn render<'scope>(self: Box<Self>, input: Stream<'scope, Ts, Items>) -> Stream<'scope, Ts, Items>;
 }
 
 impl From<RowBatch> for Item {

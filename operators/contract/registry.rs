@@ -1,6 +1,9 @@
 //! The node types a binary knows, by their `type:`. Explicit: nothing registers itself.
 
-use super::{BuildContext, CodedError, Findings, NodeConfig, Operator, OperatorConfig, Sink, SinkConfig, Source, SourceConfig, Watch};
+use super::{
+    BuildContext, CodedError, Findings, NodeConfig, OperatorConfig, OperatorNode, RenderConfig, Sink, SinkConfig, Source, SourceConfig,
+    Watch,
+};
 use serde_json::Value;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -63,17 +66,26 @@ pub trait ParsedNode: Send + Sync {
     ///
     /// # Errors
     /// As the node's own build; never called on another kind.
-    fn source(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError>;
+    fn source(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError> {
+        let _ = cx;
+        unreachable!("{OTHER_KIND}")
+    }
     /// Makes an instance of the operator.
     ///
     /// # Errors
     /// As the node's own build; never called on another kind.
-    fn operator(&self, cx: &BuildContext) -> Result<Box<dyn Operator>, CodedError>;
+    fn operator(&self, cx: &BuildContext) -> Result<OperatorNode, CodedError> {
+        let _ = cx;
+        unreachable!("{OTHER_KIND}")
+    }
     /// Makes the sink.
     ///
     /// # Errors
     /// As the node's own build; never called on another kind.
-    fn sink(&self, cx: &BuildContext) -> Result<Arc<dyn Sink>, CodedError>;
+    fn sink(&self, cx: &BuildContext) -> Result<Arc<dyn Sink>, CodedError> {
+        let _ = cx;
+        unreachable!("{OTHER_KIND}")
+    }
 }
 
 /// Reads settings: the error is serde's message with the path it stands at.
@@ -102,15 +114,17 @@ pub struct Registry {
     types: BTreeMap<(Kind, &'static str), NodeType>,
 }
 
+/// A kind's settings as [`ParsedNode`]: what its kind makes, and what no one asks it for.
 macro_rules! parsed {
-    ($wrapper:ident, $config:ident, $method:ident, $made:ty) => {
+    ($wrapper:ident, $config:ident, outputs: $outputs:expr, $($makes:tt)*) => {
         struct $wrapper<C>(C);
         impl<C: $config> ParsedNode for $wrapper<C> {
             fn check(&self, findings: &mut Findings) {
                 self.0.check(findings);
             }
             fn outputs(&self) -> Vec<String> {
-                self.0.outputs()
+                let outputs: fn(&C) -> Vec<String> = $outputs;
+                outputs(&self.0)
             }
             fn watches(&self) -> Vec<Watch> {
                 self.0.watches()
@@ -121,27 +135,32 @@ macro_rules! parsed {
             fn settings(&self) -> &dyn Any {
                 &self.0
             }
-            parsed!(@methods $method);
-        }
-    };
-    (@methods source) => {
-        fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> { self.0.claims(cx) }
-        parsed!(@own source, Box<dyn Source>); parsed!(@other operator, Box<dyn Operator>); parsed!(@other sink, Arc<dyn Sink>);
-    };
-    (@methods operator) => { parsed!(@own operator, Box<dyn Operator>); parsed!(@other source, Box<dyn Source>); parsed!(@other sink, Arc<dyn Sink>); };
-    (@methods sink) => { parsed!(@own sink, Arc<dyn Sink>); parsed!(@other operator, Box<dyn Operator>); parsed!(@other source, Box<dyn Source>); };
-    (@own $method:ident, $made:ty) => {
-        fn $method(&self, cx: &BuildContext) -> Result<$made, CodedError> { self.0.build(cx) }
-    };
-    (@other $method:ident, $made:ty) => {
-        fn $method(&self, _: &BuildContext) -> Result<$made, CodedError> {
-            unreachable!("the graph asks a node only for what its kind makes")
+            $($makes)*
         }
     };
 }
-parsed!(ParsedSource, SourceConfig, source, Box<dyn Source>);
-parsed!(ParsedOperator, OperatorConfig, operator, Box<dyn Operator>);
-parsed!(ParsedSink, SinkConfig, sink, Arc<dyn Sink>);
+
+const OTHER_KIND: &str = "the graph asks a node only for what its kind makes";
+
+parsed!(ParsedSource, SourceConfig, outputs: C::outputs,
+fn claims(&self, cx: &BuildContext) -> Result<Vec<String>, CodedError> {
+    self.0.claims(cx)
+}
+fn source(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError> {
+    self.0.build(cx)
+});
+parsed!(ParsedOperator, OperatorConfig, outputs: C::outputs,
+fn operator(&self, cx: &BuildContext) -> Result<OperatorNode, CodedError> {
+    self.0.build(cx).map(OperatorNode::Batches)
+});
+parsed!(ParsedRender, RenderConfig, outputs: |_| Vec::new(),
+fn operator(&self, cx: &BuildContext) -> Result<OperatorNode, CodedError> {
+    self.0.build(cx).map(OperatorNode::Stream)
+});
+parsed!(ParsedSink, SinkConfig, outputs: C::outputs,
+fn sink(&self, cx: &BuildContext) -> Result<Arc<dyn Sink>, CodedError> {
+    self.0.build(cx)
+});
 
 impl Registry {
     /// A registry of nothing.
@@ -180,6 +199,15 @@ impl Registry {
     #[must_use]
     pub fn operator<C: OperatorConfig>(self) -> Self {
         self.add::<C>(Kind::Operator, |value| Ok(Arc::new(ParsedOperator(serde_path_to_error::deserialize::<_, C>(value)?))))
+    }
+
+    /// Adds an operator over the raw stream.
+    ///
+    /// # Panics
+    /// When the type is there already.
+    #[must_use]
+    pub fn render<C: RenderConfig>(self) -> Self {
+        self.add::<C>(Kind::Operator, |value| Ok(Arc::new(ParsedRender(serde_path_to_error::deserialize::<_, C>(value)?))))
     }
 
     /// Adds a sink.

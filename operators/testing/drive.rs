@@ -43,15 +43,36 @@ pub fn drive(operator: &mut dyn Operator, batches: impl IntoIterator<Item = RowB
 /// # Panics
 /// When it does not hold.
 pub fn assert_well_formed(batch: &RowBatch) {
-    assert_eq!(batch.columns.len(), batch.table.columns.len(), "one array for each column");
+    let wrong = wrong_form(batch);
+    assert!(wrong.is_none(), "{}", wrong.unwrap_or_default());
+}
+
+/// What does not hold of what every batch promises.
+#[must_use]
+pub fn wrong_form(batch: &RowBatch) -> Option<String> {
+    let (rows, columns) = (batch.len(), batch.columns.len());
+    if columns != batch.table.columns.len() {
+        return Some(format!("{columns} arrays for {} columns", batch.table.columns.len()));
+    }
     for (array, column) in batch.columns.iter().zip(&batch.table.columns) {
-        assert_eq!(array.len(), batch.len(), "column {} is as long as the batch", column.name);
-        assert_eq!(array.data_type(), &column.ty.arrow(), "column {} has its type's array", column.name);
+        if array.len() != rows {
+            return Some(format!("column {} has {} values in a batch of {rows} rows", column.name, array.len()));
+        }
+        if array.data_type() != &column.ty.arrow() {
+            return Some(format!("column {} is {} and not its type's {}", column.name, array.data_type(), column.ty.arrow()));
+        }
     }
-    for row in 1..batch.len() {
-        assert!(batch.token(row - 1) < batch.token(row), "rows are in token order");
+    if [batch.commit_lsn.len(), batch.ordinal.len(), batch.commit_time.len()] != [rows; 3] {
+        return Some(format!("the tokens or times are not {rows}"));
     }
-    let inside = |row: usize, column: usize| row < batch.len() && column < batch.columns.len();
-    assert!(batch.unchanged.iter().all(|(row, column, ())| inside(row, column)), "unchanged cells are cells");
-    assert!(batch.exact.iter().all(|(row, column, _)| inside(row, column)), "exact cells are cells");
+    if (1..rows).any(|row| batch.token(row - 1) >= batch.token(row)) {
+        return Some("the rows are not in token order".into());
+    }
+    let outside = |row: usize, column: usize| row >= rows || column >= columns;
+    if batch.unchanged.iter().any(|(row, column, ())| outside(row, column))
+        || batch.exact.iter().any(|(row, column, _)| outside(row, column))
+    {
+        return Some("something is said of a cell that is none".into());
+    }
+    None
 }

@@ -3,6 +3,8 @@
 pub mod drive;
 pub mod postgres;
 pub mod proxy;
+pub mod python;
 pub mod random;
 pub mod replay;
+pub mod rows;
 pub mod snowflake;

@@ -19,6 +19,7 @@ pub struct LocalSnowflake {
     server: Child,
     arguments: Vec<String>,
     port: u16,
+    tls_port: Option<u16>,
     url: String,
     client: reqwest::Client,
     token: String,
@@ -46,10 +47,28 @@ impl LocalSnowflake {
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (server, port) = spawn(0, &arguments);
+        let (server, port, tls_port) = spawn(0, &arguments);
         let client = reqwest::Client::builder().timeout(REQUEST).pool_max_idle_per_host(0).build().expect("a client without TLS settings");
         let token = crate::sink::snowflake::jwt_of(PRIVATE_KEY, "LOCAL", "TESTER").expect("the test key signs");
-        Self { server, arguments, port, url: format!("http://127.0.0.1:{port}"), client, token }
+        Self { server, arguments, port, tls_port, url: format!("http://127.0.0.1:{port}"), client, token }
+    }
+
+    /// Starts a server that speaks https too, as the official SDK wants it. Its certificate's authority is written to a file.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_tls(ca_file: &Path) -> Self {
+        Self::start_with(&["--tls-port", "0", "--ca-file", &ca_file.display().to_string()])
+    }
+
+    /// Its https URL; of [`LocalSnowflake::start_tls`] alone.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.tls_port.expect("the server was started with a port for https"))
     }
 
     /// Ends it at once, as a crash would. Without `--data` everything in it is gone.
@@ -63,7 +82,7 @@ impl LocalSnowflake {
     /// # Panics
     /// When it does not start.
     pub fn resume(&mut self) {
-        (self.server, _) = spawn(self.port, &self.arguments);
+        (self.server, _, self.tls_port) = spawn(self.port, &self.arguments);
     }
 
     /// Its URL.
@@ -159,8 +178,8 @@ fn take(answer: &serde_json::Value, rows: &mut Vec<Vec<Option<String>>>) {
     }
 }
 
-/// Starts the program and waits for its port; 0 is any.
-fn spawn(port: u16, arguments: &[String]) -> (Child, u16) {
+/// Starts the program and waits for its ports; 0 is any.
+fn spawn(port: u16, arguments: &[String]) -> (Child, u16, Option<u16>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let port_file = folder.path().join("port");
     let program = program();
@@ -176,8 +195,9 @@ fn spawn(port: u16, arguments: &[String]) -> (Child, u16) {
     let deadline = Instant::now() + START;
     loop {
         let text = std::fs::read_to_string(&port_file).unwrap_or_default();
-        if let Some(port) = text.lines().next().and_then(|line| line.parse::<u16>().ok()) {
-            return (server, port);
+        let mut ports = text.lines().map(|line| line.parse::<u16>().ok());
+        if let Some(port) = ports.next().flatten() {
+            return (server, port, ports.next().flatten());
         }
         let ended = server.try_wait().ok().flatten();
         assert!(ended.is_none() && Instant::now() < deadline, "{} did not start: {ended:?}", program.display());

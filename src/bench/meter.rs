@@ -11,7 +11,7 @@
 use super::checksum::Sums;
 use super::sample::{Sample, Spent};
 use crate::{
-    Ack, AckReport, BatchSettings, BuildContext, Chunk, ChunkSender, CodedError, DeadLetters, Deliveries, Delivery, Findings, Operator,
+    Ack, AckReport, BatchSettings, BuildContext, Chunk, ChunkSender, CodedError, DeadLetters, Deliveries, Delivery, Findings, OperatorNode,
     ParsedNode, RowBatch, Sink, Source, SourceClosed, SourceContext, Watch, Writer, WriterContext,
 };
 use async_trait::async_trait;
@@ -154,7 +154,7 @@ impl ParsedNode for Metered {
     fn source(&self, cx: &BuildContext) -> Result<Box<dyn Source>, CodedError> {
         Ok(Box::new(MeteredSource { source: self.node.source(cx)?, meter: Arc::clone(&self.meter) }))
     }
-    fn operator(&self, cx: &BuildContext) -> Result<Box<dyn Operator>, CodedError> {
+    fn operator(&self, cx: &BuildContext) -> Result<OperatorNode, CodedError> {
         self.node.operator(cx)
     }
     fn sink(&self, cx: &BuildContext) -> Result<Arc<dyn Sink>, CodedError> {

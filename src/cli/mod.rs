@@ -12,6 +12,7 @@ mod describe;
 mod explain;
 mod generate;
 mod graph;
+mod import;
 mod init;
 mod pause;
 mod reference;
@@ -86,6 +87,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Write a pipeline file to start from.
     Init(init::InitArgs),
+    /// Write pipeline files of the configuration database of the program before this one.
+    Import(import::ImportArgs),
     /// Look whether a pipeline could run: servers, privileges, slots, tables, sinks. Changes nothing.
     Check(check::CheckArgs),
     /// Draw a pipeline.
@@ -154,6 +157,7 @@ pub fn run_with(registry: &Registry, args: impl IntoIterator<Item = OsString>, o
         Command::Bench(args) => args.run(&mut shell),
         Command::Validate(args) => args.run(&mut shell),
         Command::Init(args) => args.run(&mut shell),
+        Command::Import(args) => args.run(&mut shell),
         Command::Check(args) => args.run(&mut shell),
         Command::Graph(args) => args.run(&mut shell),
         Command::Status(args) => args.run(&mut shell),

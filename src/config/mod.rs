@@ -53,8 +53,8 @@ pub(crate) use suggest::help as suggestion;
 #[cfg(test)]
 pub(crate) use dummies::registry as dummy_registry;
 
-use crate::Registry;
 use crate::graph::Graph;
+use crate::{NodeType, Registry};
 use std::io::Read;
 use std::path::Path;
 
@@ -121,6 +121,21 @@ pub fn parse(file: &str, text: &str, path: &Path, registry: &Registry, environme
     };
     problems.finish();
     Loaded { graph: graph.filter(|_| problems.errors() == 0), effective, problems }
+}
+
+/// A node's settings, without `type` and `inputs`, as JSON.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn node_settings(node: &NodeType, text: &str) -> Result<serde_json::Value, Problems> {
+    let mut problems = Problems::new("settings", text);
+    let (tree, faults) = document::parse(text);
+    for fault in faults {
+        problems.error(fault.code, &fault.pointer, fault.span, fault.message);
+    }
+    let owner = read::Owner { name: node.name, pointer: "", span: Span::default(), beside: &[] };
+    let settings = tree.and_then(|tree| read::read(&tree, &Shape::of(node), owner, Ok, &mut problems));
+    settings.ok_or(problems)
 }
 
 /// A pointer with one more step (RFC 6901).

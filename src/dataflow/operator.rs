@@ -8,8 +8,10 @@
 //! - Order: as the operator keeps it; marks stay between the batches they came between, on every output.
 //! - Progress: leaves at the time it came.
 //! - Failure: an error or a panic keeps the capability, drops later input and is reported.
+//! - Metrics: rows in and out, counted once for each container.
 
 use super::failure::Failures;
+use super::passed::Passed;
 use super::tap::Tap;
 use etl_stream_operators::contract::{CodedError, Item, Items, Operator, Output, TableSchema, Ts};
 use std::collections::HashMap;
@@ -70,6 +72,7 @@ pub(crate) fn operator<'scope>(
     node: Arc<str>,
     operator: Box<dyn Operator>,
     taps: Vec<Arc<Tap>>,
+    passed: Passed,
     failures: Failures,
 ) -> Vec<Stream<'scope, Ts, Items>> {
     let outputs = taps.len();
@@ -91,6 +94,7 @@ pub(crate) fn operator<'scope>(
                 if !wedged.is_empty() {
                     return;
                 }
+                passed.received(items);
                 let result = Failures::guard(&node, || items.0.drain(..).try_for_each(|item| running.take(item, &mut made)));
                 if let Err(error) = result {
                     failures.report(&node, error);
@@ -101,6 +105,7 @@ pub(crate) fn operator<'scope>(
                     if !items.0.is_empty()
                         && let Some(capability) = capability.retain_least(output)
                     {
+                        passed.sent(items);
                         if let Some(tap) = taps.get(output) {
                             tap.show(items);
                         }

@@ -32,3 +32,10 @@ pub struct RunOptions {
     /// How long a shutdown may take to seal, commit and confirm.
     pub shutdown_timeout: Duration,
 }
+
+impl Default for RunOptions {
+    /// Until it is stopped, with 30 s to drain then.
+    fn default() -> Self {
+        Self { until: None, shutdown_timeout: Duration::from_secs(30) }
+    }
+}

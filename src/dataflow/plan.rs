@@ -8,11 +8,13 @@ use super::batch::batch;
 use super::decode::decode;
 use super::failure::Failures;
 use super::operator::operator;
+use super::passed::Passed;
+use super::render::render;
 use super::sink::{ToWriter, sink};
 use super::source::{LastUpper, SourceEnd, source};
 use super::tap::Tap;
 use etl_stream_operators::batch::Limits;
-use etl_stream_operators::contract::{CodedError, Items, Operator, Pressure, Ts};
+use etl_stream_operators::contract::{CodedError, Items, OperatorNode, Pressure, RenderContext, Ts};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use timely::dataflow::Stream;
@@ -25,12 +27,12 @@ pub(crate) type PerWorker<T> = Mutex<Vec<Option<T>>>;
 
 /// An operator's instances, taken by each worker in turn.
 pub(crate) struct OperatorPlan {
-    pub(crate) name: Arc<str>,
+    pub(crate) context: RenderContext,
     pub(crate) inputs: Vec<(usize, usize)>,
     /// One for each output.
     pub(crate) taps: Vec<Arc<Tap>>,
     /// One for each worker.
-    pub(crate) instances: PerWorker<Box<dyn Operator>>,
+    pub(crate) instances: PerWorker<OperatorNode>,
 }
 
 /// A sink's writers, one for each worker.
@@ -76,8 +78,16 @@ impl Plan {
             let mut streams: HashMap<(usize, usize), Stream<'_, Ts, Items>> = HashMap::from([((self.node, 0), decoded)]);
             for (node, plan) in &self.operators {
                 let input = gather(scope, &streams, &plan.inputs);
-                let instance = take(&plan.instances, own);
-                let outputs = operator(input, Arc::clone(&plan.name), instance, plan.taps.clone(), self.failures.clone());
+                let cx = &plan.context;
+                let outputs = match take(&plan.instances, own) {
+                    OperatorNode::Batches(made) => {
+                        let passed = Passed::new(&cx.pipeline, &cx.node);
+                        operator(input, Arc::clone(&cx.node), made, plan.taps.clone(), passed, self.failures.clone())
+                    }
+                    OperatorNode::Stream(made) => {
+                        vec![render(input, made, cx.clone(), plan.taps.first().cloned().unwrap_or_default())]
+                    }
+                };
                 streams.extend(outputs.into_iter().enumerate().map(|(output, stream)| ((*node, output), stream)));
             }
             let mut progress = Vec::new();
@@ -119,8 +129,8 @@ fn gather<'scope>(
 /// As the node's build.
 pub(crate) fn instances(
     workers: usize,
-    make: impl Fn() -> Result<Box<dyn Operator>, CodedError>,
-) -> Result<PerWorker<Box<dyn Operator>>, CodedError> {
+    make: impl Fn() -> Result<OperatorNode, CodedError>,
+) -> Result<PerWorker<OperatorNode>, CodedError> {
     let made: Result<Vec<_>, _> = (0..workers).map(|_| make().map(Some)).collect();
     made.map(Mutex::new)
 }

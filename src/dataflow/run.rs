@@ -24,7 +24,7 @@ use crate::server::{self, Served, Server};
 use crate::telemetry::progress::Progress;
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
-    Code, CodedError, Credits, Durable, Exit, PipelineStatus, Sink, SourceContext, StateStore, Ts, WriterContext,
+    Code, CodedError, Credits, Durable, Exit, PipelineStatus, RenderContext, Sink, SourceContext, StateStore, Ts, WriterContext,
 };
 use futures::future::try_join_all;
 use std::collections::BTreeMap;
@@ -245,7 +245,16 @@ pub(crate) async fn start_in(
             if reached.kind == Kind::Operator {
                 let instances = instances(workers, || reached.parsed.operator(&graph.context(reached)))?;
                 let taps = taps.node(&reached.name, &reached.outputs);
-                plan.operators.insert(index, OperatorPlan { name: Arc::clone(&reached.name), inputs, taps, instances });
+                let (failures, failed) = (failures.clone(), Arc::clone(&reached.name));
+                let context = RenderContext {
+                    pipeline: Arc::clone(&graph.pipeline),
+                    node: Arc::clone(&reached.name),
+                    source: Arc::clone(&node.name),
+                    state: Arc::clone(&state),
+                    durable: durable_now.clone(),
+                    fail: Arc::new(move |error| failures.report(&failed, error)),
+                };
+                plan.operators.insert(index, OperatorPlan { context, inputs, taps, instances });
             } else if let Some(sink) = sinks.get(&index) {
                 let mut senders = Vec::new();
                 for worker in 0..workers {

@@ -9,8 +9,8 @@ use super::workers::Workers;
 use arrow::array::Int64Array;
 use etl_stream_operators::batch::Limits;
 use etl_stream_operators::contract::{
-    Ack, Chunk, ChunkSender, Code, CodedError, Column, ColumnType, Credits, Deliveries, Delivery, Durable, Exit, Item, Operator, Output,
-    PgType, RawItem, ReplicaIdentity, RowBatch, TableSchema, Token, Ts,
+    Ack, Chunk, ChunkSender, Code, CodedError, Column, ColumnType, Credits, Deliveries, Delivery, Durable, Exit, Item, MemoryState,
+    Operator, OperatorNode, Output, PgType, RawItem, RenderContext, ReplicaIdentity, RowBatch, TableSchema, Token, Ts,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -170,7 +170,15 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
         SinkPlan { name: format!("sink{number}").into(), inputs, limits, writers: Mutex::new(senders) }
     };
     let sinks = BTreeMap::from([(2, sink(0, vec![(0, 0)])), (3, sink(1, vec![(1, 0)]))]);
-    let instances = instances(workers, || Ok(make())).unwrap();
+    let instances = instances(workers, || Ok(OperatorNode::Batches(make()))).unwrap();
+    let context = RenderContext {
+        pipeline: "p".into(),
+        node: "half".into(),
+        source: "s".into(),
+        state: Arc::new(MemoryState::default()),
+        durable: durable_now.clone(),
+        fail: Arc::new(|_| ()),
+    };
     let plan = Plan {
         pipeline: "p".into(),
         name: "s".into(),
@@ -182,7 +190,7 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
         last,
         pressure: Arc::clone(credits.pressure()),
         tap: Arc::default(),
-        operators: BTreeMap::from([(1, OperatorPlan { name: "half".into(), inputs: vec![(0, 0)], taps: vec![Arc::default()], instances })]),
+        operators: BTreeMap::from([(1, OperatorPlan { context, inputs: vec![(0, 0)], taps: vec![Arc::default()], instances })]),
         sinks,
         failures: failures.clone(),
     };

@@ -38,6 +38,8 @@ struct Known {
     committed: Token,
     sent: Token,
     broken: bool,
+    /// Whether that is since another client has taken it.
+    taken: bool,
     /// Rejected rows that are accounted for; `None` while some of an earlier process are not.
     accounted: Option<u64>,
 }
@@ -70,16 +72,17 @@ impl Position {
         known.accounted = accounted;
     }
 
-    /// Notes whether the channel is valid.
-    pub(super) fn set_broken(&self, broken: bool) {
-        self.known().broken = broken;
+    /// Notes whether the channel is no longer valid, and whether that is since another client has taken it.
+    pub(super) fn set_broken(&self, broken: bool, taken: bool) {
+        let mut known = self.known();
+        (known.broken, known.taken) = (broken, taken);
     }
 
     /// Notes what the service said when the channel was opened. With newly rejected rows nothing is known to be
     /// committed until they are found.
     fn opened(&self, status: &ChannelStatus) {
         let mut known = self.known();
-        (known.sent, known.broken) = (status.committed, false);
+        (known.sent, known.broken, known.taken) = (status.committed, false, false);
         if known.accounted == Some(status.rejected) {
             known.committed = status.committed;
         }
@@ -186,13 +189,17 @@ impl Channel {
     /// Opens the channel again and sends what is not committed.
     pub(super) async fn repair(&mut self) -> Result<(), CodedError> {
         let mut pauses = self.shared.http.pauses();
+        if self.position.known().taken {
+            self.count_fence()?;
+        }
+        let plain = self.shared.streaming.plain();
         loop {
             tracing::info!(channel = self.name, "channel is opened again");
             self.reopen().await?;
             let sent = self.position.sent();
             let kept: Vec<_> = self.unacked.iter().cloned().collect();
             let frames = tokio::task::spawn_blocking(move || {
-                let mut requests = Requests::default();
+                let mut requests = Requests::new(plain);
                 for (plan, rows) in kept {
                     requests.add(&plan, &plan.landed(rows.batch().clone()), &rows.after(sent), &[])?;
                 }

@@ -1,6 +1,6 @@
-//! A request's body as it is compressed; the compressor's tables serve the next request again.
+//! A request's body as it is compressed, or as it is; the compressor's tables serve the next request again.
 //!
-//! Guarantees: a body is one zstd frame. Compressors that were given up half-way are not used again.
+//! Guarantees: a compressed body is one zstd frame. Compressors that were given up half-way are not used again.
 
 use bytes::Bytes;
 use std::io::{Result, Write};
@@ -18,7 +18,12 @@ const KEPT: usize = 8;
 static FREE: Mutex<Vec<Encoder<'static>>> = Mutex::new(Vec::new());
 
 /// A body that grows.
-pub(super) struct Compressor(Writer<Vec<u8>, Encoder<'static>>);
+pub(super) struct Compressor(Body);
+
+enum Body {
+    Zstd(Writer<Vec<u8>, Encoder<'static>>),
+    Plain(Vec<u8>),
+}
 
 impl Compressor {
     /// An empty body.
@@ -32,28 +37,46 @@ impl Compressor {
                 encoder
             }
         };
-        Ok(Self(Writer::new(Vec::with_capacity(64 << 10), encoder)))
+        Ok(Self(Body::Zstd(Writer::new(Vec::with_capacity(64 << 10), encoder))))
+    }
+
+    /// An empty body that stays as it is.
+    pub(super) fn none() -> Self {
+        Self(Body::Plain(Vec::with_capacity(1 << 20)))
     }
 
     /// Compressed bytes that are known of; [`Self::flush`] makes them all known.
     pub(super) fn len(&self) -> usize {
-        self.0.writer().len()
+        match &self.0 {
+            Body::Zstd(body) => body.writer().len(),
+            Body::Plain(body) => body.len(),
+        }
     }
 
     /// Adds bytes.
     pub(super) fn write(&mut self, plain: &[u8]) -> Result<()> {
-        self.0.write_all(plain)
+        match &mut self.0 {
+            Body::Zstd(body) => body.write_all(plain),
+            Body::Plain(body) => body.write_all(plain),
+        }
     }
 
     /// Compresses what was added so far.
     pub(super) fn flush(&mut self) -> Result<()> {
-        self.0.flush()
+        match &mut self.0 {
+            Body::Zstd(body) => body.flush(),
+            Body::Plain(_) => Ok(()),
+        }
     }
 
     /// The body.
-    pub(super) fn finish(mut self) -> Result<Bytes> {
-        self.0.finish()?;
-        let (body, mut encoder) = self.0.into_inner();
+    pub(super) fn finish(self) -> Result<Bytes> {
+        let mut writer = match self.0 {
+            Body::Zstd(writer) => writer,
+            Body::Plain(body) => return Ok(body.into()),
+        };
+        writer.finish()?;
+        let (body, mut encoder) = writer.into_inner();
         encoder.reinit()?;
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         if free.len() < KEPT {

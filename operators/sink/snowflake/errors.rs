@@ -36,5 +36,7 @@ pub(super) const SF_STREAMING: Code = Code::new("SF0014", Exit::Failure);
 pub(super) const SF_STRICT: Code = Code::new("SF0015", Exit::Failure);
 /// A row without a key under `write_mode: merge`.
 pub(super) const SF_NULL_KEY: Code = Code::new("SF0016", Exit::Failure);
+/// Snowflake's streaming SDK is missing, or failed.
+pub(super) const SF_SDK: Code = Code::new("SF0017", Exit::Environment);
 /// A dead letter was not written or not read.
 pub(super) const SF_DEAD_LETTER: Code = Code::new("SF0021", Exit::Failure);

@@ -50,6 +50,17 @@ impl Key {
         Ok(Self { pair, fingerprint })
     }
 
+    /// A key's PEM text, not encrypted: for whoever signs with it elsewhere.
+    pub(super) fn plain_pem(pem: &SecretString, passphrase: Option<&SecretString>) -> Result<SecretString, CodedError> {
+        let (label, document) = SecretDocument::from_pem(pem.expose_secret().trim_start()).map_err(|_| refused("the text is not PEM"))?;
+        let (true, Some(passphrase)) = (label == "ENCRYPTED PRIVATE KEY", passphrase) else { return Ok(pem.clone()) };
+        let sealed =
+            EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|_| refused("its encryption is not PBES2 of PKCS#5"))?;
+        let plain = sealed.decrypt(passphrase.expose_secret()).map_err(|_| refused("private_key_passphrase does not open it"))?;
+        let text = plain.to_pem("PRIVATE KEY", pkcs8::LineEnding::LF).map_err(|_| refused("it does not become PEM"))?;
+        Ok(SecretString::from(text.as_str()))
+    }
+
     /// `SHA256:` and the base64 digest of the public key, as `DESCRIBE USER` shows it in `RSA_PUBLIC_KEY_FP`.
     pub(super) fn fingerprint(&self) -> &str {
         &self.fingerprint

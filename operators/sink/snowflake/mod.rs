@@ -54,6 +54,7 @@ mod progress;
 mod refusal;
 mod replay;
 mod requests;
+mod sdk;
 mod sending;
 mod settings;
 mod shape;

@@ -23,6 +23,8 @@ use bytes::Bytes;
 const LIMIT: usize = 3_900_000;
 /// Plain bytes of a request: what the service reads in one go is bounded too.
 const PLAIN_LIMIT: usize = 16 << 20;
+/// A plain request is one append to the SDK, whose buffers hold some 32 MB.
+const APPEND: Limits = Limits { compressed: 24 << 20, plain: 4 << 20, chunk: CHUNK };
 /// Plain bytes handed to the compressor at once.
 const CHUNK: usize = 64 << 10;
 /// What the end of a frame may take.
@@ -31,7 +33,7 @@ const END: usize = 64;
 /// The body of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Compressed NDJSON.
+    /// NDJSON, compressed unless it was asked for as it is.
     pub(super) body: Bytes,
     /// First row's token.
     pub(super) first: Token,
@@ -68,6 +70,7 @@ fn failed(error: std::io::Error) -> CodedError {
 #[derive(Default)]
 struct Cutter {
     limits: Limits,
+    as_it_is: bool,
     body: Option<Compressor>,
     /// Plain bytes in the body.
     plain: usize,
@@ -112,7 +115,7 @@ impl Cutter {
         }
         let body = match &mut self.body {
             Some(body) => body,
-            none => none.insert(Compressor::new()?),
+            none => none.insert(if self.as_it_is { Compressor::none() } else { Compressor::new()? }),
         };
         body.write(chunk.text)?;
         self.plain += chunk.text.len();
@@ -165,6 +168,12 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    /// None yet; compressed, or as plain text.
+    pub(super) fn new(plain: bool) -> Self {
+        let cutter = if plain { Cutter { limits: APPEND, as_it_is: true, ..Cutter::default() } } else { Cutter::default() };
+        Self { cutter, ..Self::default() }
+    }
+
     /// Adds rows. `landed` is their batch as it lands ([`TablePlan::landed`]); rows of `skipped` are left out.
     ///
     /// # Errors

@@ -91,8 +91,8 @@ struct Grown {
 
 impl Round {
     /// An empty one.
-    pub(super) fn new(plan: Arc<TablePlan>, channels: usize) -> Self {
-        let parts = (0..channels).map(|_| Part::default()).collect();
+    pub(super) fn new(plan: Arc<TablePlan>, channels: usize, plain: bool) -> Self {
+        let parts = (0..channels).map(|_| Part { shares: Vec::new(), requests: Requests::new(plain) }).collect();
         Self { plan, deliveries: Vec::new(), parts, exact: 0, refused: Vec::new() }
     }
 

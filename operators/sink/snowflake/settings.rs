@@ -10,11 +10,12 @@ use super::letter_folder::LetterFolder;
 use super::meter::Meter;
 use super::names::{Naming, Targets, fold, template_problem};
 use super::pace::Pace;
+use super::sdk::{Login, Sdk, SdkSettings, Via};
 use super::sink::Snowflake;
 use super::sql::{Session, Sql};
 use super::streaming::Streaming;
 use crate::contract::{
-    BatchSettings, BuildContext, ByteSize, CodedError, Findings, NodeConfig, Period, RetrySettings, Secret, Sink, SinkConfig,
+    BatchSettings, BuildContext, ByteSize, CodedError, Findings, NodeConfig, Period, RetrySettings, Secret, SecretString, Sink, SinkConfig,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -162,6 +163,12 @@ pub struct SnowflakeConfig {
     /// Channels that each table's rows are spread over by key, 1 to 64; each takes about 20 MB/s. A table keeps its number until it is snapshotted again.
     #[serde(default = "one")]
     pub channels: u16,
+    /// Which way rows go to Snowpipe Streaming: `rest`, or the official Python SDK. It may be changed between two runs at any time.
+    #[serde(default)]
+    pub via: Via,
+    /// Processes of the SDK; with `via: sdk`.
+    #[serde(default)]
+    pub sdk: Option<SdkSettings>,
     /// When landing rows are merged.
     #[serde(default)]
     pub merge: MergeSettings,
@@ -265,9 +272,36 @@ write_mode: merge
         if self.write_mode == WriteMode::Append && self.deletes == Deletes::Soft {
             wrong("/deletes", "there is no target to mark rows in with `write_mode: append`".into(), "leave `deletes` out");
         }
+        if self.sdk.as_ref().is_some_and(|sdk| !(1..=MAX_CHANNELS).contains(&sdk.workers)) {
+            wrong("/sdk/workers", "it is no number of processes".into(), "write a number from 1 to 64");
+        }
+        if self.sdk.as_ref().and_then(|sdk| sdk.url.as_ref()).is_some_and(|url| !url.starts_with("https://")) {
+            wrong("/sdk/url", "the SDK speaks https alone".into(), "write https://…, or leave it out");
+        }
+        if self.via == Via::Rest && self.sdk.is_some() {
+            wrong("/sdk", "the SDK is not used".into(), "set `via: sdk`, or leave `sdk` out");
+        }
+        if self.via == Via::Sdk
+            && base_url(self).is_ok_and(|url| url.scheme() != "https")
+            && self.sdk.as_ref().is_none_or(|sdk| sdk.url.is_none())
+        {
+            wrong("/url", "the SDK speaks https alone".into(), "write https://…, or set `sdk: { url }`");
+        }
         if self.merge.interval.0.is_zero() || self.request_timeout.0.is_zero() {
             wrong("", "`merge.interval` and `request_timeout` must be longer than nothing".into(), "write 5s and 60s");
         }
+    }
+}
+
+impl SnowflakeConfig {
+    /// The SDK's processes.
+    fn sdk(&self, cx: &BuildContext, base: &url::Url, key: SecretString) -> Result<Sdk, CodedError> {
+        let mut settings = self.sdk.clone().unwrap_or_default();
+        settings.python = settings.python.map(|python| if python.components().count() > 1 { cx.path(&python) } else { python });
+        settings.ca_file = settings.ca_file.map(|file| cx.path(&file));
+        let url = settings.url.clone().unwrap_or_else(|| base.as_str().trim_end_matches('/').to_owned());
+        let login = Login { account: self.account.clone(), user: self.user.clone(), role: self.role.as_deref().map(fold), key, url };
+        Sdk::start(&cx.node, &settings, login, self.request_timeout.0, self.retry.give_up_after.0.min(self.request_timeout.0))
     }
 }
 
@@ -277,6 +311,10 @@ impl SinkConfig for SnowflakeConfig {
         let passphrase = self.private_key_passphrase.as_ref().map(|secret| cx.secret(secret)).transpose()?;
         let key = Key::read(&pem, passphrase.as_ref())?;
         let base = base_url(self).map_err(|why| CodedError::definite(CFG_SNOWFLAKE, why))?;
+        let sdk = match self.via {
+            Via::Rest => None,
+            Via::Sdk => Some(self.sdk(cx, &base, Key::plain_pem(&pem, passphrase.as_ref())?)?),
+        };
         let jwt = Arc::new(Jwt::new(key, &self.account, &self.user));
         let http = Arc::new(Http::new(self.retry, self.request_timeout.0, Meter::new(&cx.pipeline, &cx.node))?);
         let session = Session { role: self.role.as_deref().map(fold), warehouse: self.warehouse.as_deref().map(fold) };
@@ -294,7 +332,7 @@ impl SinkConfig for SnowflakeConfig {
         };
         let shared = Shared {
             sql: Sql::new(Arc::clone(&http), Arc::clone(&jwt), base.clone(), session),
-            streaming: Streaming::new(Arc::clone(&http), jwt, base),
+            streaming: Streaming::new(Arc::clone(&http), jwt, base, sdk),
             http,
             naming,
             targets: Targets::default(),

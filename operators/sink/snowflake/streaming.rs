@@ -9,9 +9,11 @@
 //! ```
 //! An answer of 200 to rows means accepted, not durable: only the committed offset token says that.
 
+use super::classify::{Verdict, classify};
 use super::errors::{SF_STREAMING, SF_UNREACHABLE};
 use super::http::{Bearer, Http, Refusal};
 use super::jwt::{Jwt, expiry, now};
+use super::sdk::Sdk;
 use crate::contract::{CodedError, Token};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -28,6 +30,8 @@ const RENEW_BEFORE: u64 = 60;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pipe {
     path: String,
+    /// Database, schema and pipe.
+    pub(super) names: [String; 3],
     /// For messages.
     pub(super) table: String,
 }
@@ -39,9 +43,10 @@ fn segment(text: &str) -> String {
 impl Pipe {
     /// The pipe of a table, by its exact names.
     pub(super) fn of(database: &str, schema: &str, table: &str) -> Self {
-        let pipe = segment(&format!("{table}-STREAMING"));
+        let pipe = format!("{table}-STREAMING");
         Self {
-            path: format!("databases/{}/schemas/{}/pipes/{pipe}", segment(database), segment(schema)),
+            path: format!("databases/{}/schemas/{}/pipes/{}", segment(database), segment(schema), segment(&pipe)),
+            names: [database.to_owned(), schema.to_owned(), pipe],
             table: format!("{schema}.{table}"),
         }
     }
@@ -52,6 +57,8 @@ impl Pipe {
 pub(super) struct ChannelStatus {
     /// Whether rows may be appended as before.
     pub(super) valid: bool,
+    /// Whether another client has taken it.
+    pub(super) taken: bool,
     /// Everything up to it is in the table.
     pub(super) committed: Token,
     /// Rows that were accepted and then rejected, since the channel was made.
@@ -83,6 +90,7 @@ impl ChannelStatus {
         };
         Ok(Self {
             valid: matches!(code.as_str(), "" | "SUCCESS" | "ACTIVE"),
+            taken: classify(409, &code) == Verdict::Fenced,
             committed,
             rejected: number(&["rows_error_count", "rows_errors"]),
             last_error: error_kind(&text(&["last_error_message"])),
@@ -149,16 +157,26 @@ pub(super) struct Streaming {
     jwt: Arc<Jwt>,
     base: url::Url,
     ingest: tokio::sync::OnceCell<(url::Url, Scoped)>,
+    /// With `via: sdk`.
+    sdk: Option<Sdk>,
 }
 
 impl Streaming {
     /// At the account's URL.
-    pub(super) fn new(http: Arc<Http>, jwt: Arc<Jwt>, base: url::Url) -> Self {
-        Self { http, jwt, base, ingest: tokio::sync::OnceCell::new() }
+    pub(super) fn new(http: Arc<Http>, jwt: Arc<Jwt>, base: url::Url, sdk: Option<Sdk>) -> Self {
+        Self { http, jwt, base, ingest: tokio::sync::OnceCell::new(), sdk }
+    }
+
+    /// Whether rows go as plain text, which whoever sends them compresses.
+    pub(super) fn plain(&self) -> bool {
+        self.sdk.is_some()
     }
 
     /// Sees whether there is an ingest host, and a token for it.
     pub(super) async fn reach(&self) -> Result<(), CodedError> {
+        if let Some(sdk) = &self.sdk {
+            sdk.reach().await?;
+        }
         let (_, scoped) = self.ingest().await?;
         scoped.token().await.map(|_| ()).map_err(|refusal| refusal.error("asking for a token of the ingest host"))
     }
@@ -192,6 +210,9 @@ impl Streaming {
     /// Opens a channel: fences its earlier writer, and gives the first continuation token. Refused while rows
     /// that were accepted before are not committed.
     pub(super) async fn open(&self, pipe: &Pipe, channel: &str) -> Result<Result<(String, ChannelStatus), Refusal>, CodedError> {
+        if let Some(sdk) = &self.sdk {
+            return sdk.open(pipe, channel).await;
+        }
         let (base, token) = self.ingest().await?;
         let url = at(base, &format!("v2/streaming/{}/channels/{}", pipe_path(pipe), segment(channel)))?;
         let sent = self.http.call(token, |client, _| client.put(url.clone()).json(&json!({ "fail_on_uncommitted_rows": true }))).await;
@@ -213,6 +234,14 @@ impl Streaming {
         (first, last): (Token, Token),
         body: Bytes,
     ) -> Result<Result<String, Refusal>, CodedError> {
+        if let Some(sdk) = &self.sdk {
+            let bytes = body.len() as u64;
+            let sent = sdk.append(pipe, channel, continuation, (first, last), body).await?;
+            if sent.is_ok() {
+                self.http.meter.sent(bytes);
+            }
+            return Ok(sent);
+        }
         let (base, token) = self.ingest().await?;
         let mut url = at(base, &format!("v2/streaming/data/{}/channels/{}/rows", pipe_path(pipe), segment(channel)))?;
         url.query_pairs_mut()
@@ -240,6 +269,9 @@ impl Streaming {
 
     /// The status of a pipe's channels, in their order; `None` for one that does not exist.
     pub(super) async fn statuses(&self, pipe: &Pipe, channels: &[String]) -> Result<Vec<Option<ChannelStatus>>, CodedError> {
+        if let Some(sdk) = &self.sdk {
+            return sdk.statuses(pipe, channels).await;
+        }
         let (base, token) = self.ingest().await?;
         let url = at(base, &format!("v2/streaming/{}:bulk-channel-status", pipe_path(pipe)))?;
         let body = json!({ "channel_names": channels });

@@ -34,7 +34,10 @@ pub(super) fn operator(name: &str, settings: &Value) -> Box<dyn Operator> {
 pub(super) fn try_operator(name: &str, settings: &Value) -> Result<Box<dyn Operator>, CodedError> {
     let registry = register(Registry::empty());
     let node = registry.get(Kind::Operator, name).expect("the type is registered");
-    (node.parse)(settings.clone()).unwrap_or_else(|e| panic!("{settings}: {e}")).operator(&context())
+    (node.parse)(settings.clone())
+        .unwrap_or_else(|e| panic!("{settings}: {e}"))
+        .operator(&context())
+        .map(|made| made.batches().expect("it works on batches"))
 }
 
 /// The codes and pointers of what is wrong with settings.

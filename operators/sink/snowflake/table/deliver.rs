@@ -45,7 +45,10 @@ impl Table {
             let more = opened.rejected - opened.progress.rejected;
             return Err(rejected(&opened.plan.schema.full_name(), more, "found when the channels were opened", ""));
         }
-        let round = self.ready.take().unwrap_or_else(|| Round::new(Arc::clone(&opened.plan), self.positions.len()));
+        let round = self
+            .ready
+            .take()
+            .unwrap_or_else(|| Round::new(Arc::clone(&opened.plan), self.positions.len(), self.identity.shared.streaming.plain()));
         let done: Vec<(Token, Token)> = self.positions.iter().map(|p| (p.committed(), p.sent())).collect();
         self.encoding = Some(Box::pin(round.add(Arc::clone(&self.identity.shared), deliveries, done, stop)));
         Ok(())
@@ -128,7 +131,7 @@ impl Table {
             return Err(rejected(&opened.plan.schema.full_name(), total - known, code, bound));
         }
         for (position, status) in self.positions.iter().zip(&statuses) {
-            position.set_broken(status.as_ref().is_none_or(|status| !status.valid));
+            position.set_broken(status.as_ref().is_none_or(|status| !status.valid), status.as_ref().is_some_and(|status| status.taken));
         }
         if total > known || opened.recovering {
             if statuses.iter().all(Option::is_some) {

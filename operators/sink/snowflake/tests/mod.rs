@@ -7,6 +7,7 @@ mod model;
 mod poison;
 mod schema_changes;
 mod stopped;
+mod via_sdk;
 
 use crate::contract::{
     Ack, AckReport, BuildContext, Cells, CodedError, Column, ColumnType, Delivery, Mark, MemoryState, Op, PgType, PipelineStatus,

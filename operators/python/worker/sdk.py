@@ -1,0 +1,153 @@
+"""Hosts Snowflake's streaming SDK: channels that this process owns, and rows for them as lines that are ready."""
+
+import concurrent.futures
+import time
+
+VERSION = "1.9.1"
+# What a full buffer of the SDK is told as: it asks to be tried again.
+FULL = ("ReceiverSaturated", "MemoryThresholdExceeded", "MemoryThresholdExceededInContainer")
+# The channel is not this process's any more.
+INVALID = ("InvalidChannelError", "ClosedChannelError", "ChannelClosedByUser", "InvalidClientError", "ClosedClientError", "ChannelNotFound")
+
+
+def _sdk():
+    try:
+        import msgspec
+        import snowflake.ingest.streaming as streaming
+    except Exception as error:
+        raise Refused("sdk", f"snowpipe-streaming was not imported by {sys.executable}: {error}", error) from None
+    found = getattr(streaming, "__version__", None)
+    if found is None:
+        import importlib.metadata
+
+        found = importlib.metadata.version("snowpipe-streaming")
+    if found.split(".")[:2] != VERSION.split(".")[:2]:
+        raise Refused("sdk", f"snowpipe-streaming {found} of {sys.executable} is not {VERSION}")
+    # That ready-made lines pass as they are is looked at, not hoped for.
+    if msgspec.json.Encoder().encode_lines([msgspec.Raw(b'{"A":1}')]) != b'{"A":1}\n':
+        raise Refused("sdk", f"msgspec {msgspec.__version__} changes lines that are ready")
+    return msgspec, streaming
+
+
+class Host:
+    """The SDK's clients, one for each pipe, and the channels that are open."""
+
+    def __init__(self, settings):
+        self.msgspec, self.streaming = _sdk()
+        self.properties = settings["properties"]
+        self.patience = settings["patience"]
+        self.pool = concurrent.futures.ThreadPoolExecutor(16)
+        self.clients, self.channels, self.generation = {}, {}, 0
+        self.making = threading.Lock()
+        self.calls = {"reach": self.on_reach, "open": self.on_open, "append": self.on_append, "statuses": self.on_statuses}
+
+    def client(self, pipe):
+        with self.making:
+            kept = self.clients.get(tuple(pipe))
+            if kept is None or kept.is_closed():
+                name = f"etl-stream-{os.getpid()}-{len(self.clients)}"
+                kept = self.streaming.StreamingIngestClient(name, *pipe, properties=self.properties)
+                self.clients[tuple(pipe)] = kept
+            return kept
+
+    def told(self, error):
+        """An error of the SDK, in the engine's words; its own may hold values of rows."""
+        code = getattr(getattr(error, "error_code", None), "value", type(error).__name__)
+        words = str(error)
+        # The service's own code, which stands among the words.
+        found = [word.strip("\"'.,:;()[]{}") for word in words.replace('"', " ").replace(",", " ").split()]
+        service = next((w for w in found if w.startswith(("ERR_", "STALE_")) and w.replace("_", "").isalnum()), "")
+        return {"refused": {"code": code, "service": service, "status": getattr(error, "http_status_code", 0) or 0}}, b""
+
+    def later(self, work, *given):
+        def run():
+            try:
+                return work(*given)
+            except Exception as error:
+                return self.told(error)
+
+        return self.pool.submit(run)
+
+    def on_reach(self, header, body):
+        return {}, b""
+
+    def on_open(self, header, body):
+        return self.later(self.open, header)
+
+    def open(self, header):
+        key = (*header["pipe"], header["channel"])
+        old = self.channels.pop(key, None)
+        client = self.client(header["pipe"])
+        if old is not None:
+            try:
+                old[1].close(wait_for_flush=False, timeout_seconds=1)
+            except Exception:
+                # It is opened again because it is of no use.
+                pass
+        channel, status = client.open_channel(header["channel"])
+        with self.making:
+            self.generation += 1
+            generation = f"{os.getpid()}.{self.generation}"
+        self.channels[key] = (generation, channel)
+        return {"continuation": generation, "status": self.status(status)}, b""
+
+    def on_append(self, header, body):
+        """In the order they come: a channel's rows go one after the other."""
+        key = (*header["pipe"], header["channel"])
+        generation, channel = self.channels.get(key, ("", None))
+        if generation != header["continuation"]:
+            return {"refused": {"code": "InvalidChannelError", "service": "", "status": 0}}, b""
+        raw = self.msgspec.Raw
+        # JSON has no line's end within a line.
+        lines = [raw(line) for line in bytes(body).split(b"\n") if line]
+        patience = time.monotonic() + self.patience
+        while True:
+            try:
+                channel.append_rows(lines, header["first"], header["last"])
+                return {}, b""
+            except Exception as error:
+                code = getattr(getattr(error, "error_code", None), "value", "")
+                if code not in FULL or time.monotonic() > patience:
+                    if code in INVALID:
+                        self.channels[key] = ("", channel)
+                    return self.told(error)
+                time.sleep(0.05)
+
+    def on_statuses(self, header, body):
+        return self.later(self.statuses, header)
+
+    def statuses(self, header):
+        pipe, names = header["pipe"], header["channels"]
+        found = self.client(pipe).get_channel_statuses(names)
+        answer = {name: self.status(status) for name, status in found.items()}
+        for name in [name for name in names if name in answer]:
+            # The service's status of a channel that another client has taken is the new owner's: whether it is still
+            # this process's, only the channel says, when it is told to flush.
+            generation, channel = self.channels.get((*pipe, name), ("", None))
+            code = "ERR_CHANNEL_MUST_BE_REOPENED"
+            try:
+                if channel is not None:
+                    channel.initiate_flush()
+                    continue
+            except Exception as error:
+                self.channels[(*pipe, name)] = ("", channel)
+                code = self.told(error)[0]["refused"]["service"] or code
+            answer[name]["channel_status_code"] = code
+        return {"channel_statuses": answer}, b""
+
+    def status(self, status):
+        return {
+            "channel_status_code": status.status_code,
+            "last_committed_offset_token": status.latest_committed_offset_token,
+            "rows_error_count": status.rows_error_count,
+            "last_error_message": status.last_error_message,
+            "last_error_offset_upper_bound": status.last_error_offset_token_upper_bound,
+        }
+
+    def close(self):
+        # What is durable was acknowledged, and nothing else is waited for.
+        for client in self.clients.values():
+            client.close(wait_for_flush=False, timeout_seconds=2)
+
+
+serve(Host)
