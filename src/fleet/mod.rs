@@ -69,6 +69,8 @@ struct Running {
     /// Which version it is to be at, and which it is at.
     generation: u64,
     at: watch::Receiver<u64>,
+    /// Whether what an earlier version has is still claimed.
+    claims_more: bool,
     wish: Arc<watch::Sender<Wish>>,
 }
 
@@ -268,6 +270,7 @@ impl Fleet {
                 self.generations += 1;
                 running.generation = self.generations;
                 running.version = Arc::clone(&version);
+                running.claims_more = true;
                 // What the version before has is not free until it has ended.
                 self.claims.add(path, &version.claims);
                 info!(pipeline = &*running.pipeline, file = %path.display(), "the pipeline's file has changed: it drains and starts anew");
@@ -317,7 +320,8 @@ impl Fleet {
         self.members.spawn(member.live().instrument(span));
         if let Some(file) = self.files.get_mut(path) {
             file.problem = None;
-            file.running = Some(Running { pipeline, version: Arc::clone(version), generation: self.generations, at, wish });
+            file.running =
+                Some(Running { pipeline, version: Arc::clone(version), generation: self.generations, at, claims_more: false, wish });
         }
     }
 
@@ -347,10 +351,11 @@ impl Fleet {
 
     /// What was refused may be taken now; what is not used any more is free.
     fn retry_waiting(&mut self) {
-        for (path, file) in &self.files {
-            if let Some(running) = &file.running
+        for (path, file) in &mut self.files {
+            if let Some(running) = file.running.as_mut().filter(|running| running.claims_more)
                 && *running.at.borrow() == running.generation
             {
+                running.claims_more = false;
                 self.claims.only(path, &running.version.claims);
             }
         }

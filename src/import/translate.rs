@@ -23,7 +23,7 @@ const OTHER_VARIABLES: [(&str, &str); 5] = [
     ("REDIS_URL", "progress is kept in a SQLite file beside the pipeline file, or in PostgreSQL: see `state`"),
     ("METRICS_ADDR", "metrics are at /metrics of `server: { listen: … }`, where /health and /ready are"),
     ("SNOWFLAKE_ACTOR_POOL_SIZE", "a table's rows are spread over `channels` of the snowflake sink"),
-    ("PIPELINE_POLL_INTERVAL_SECS", "a pipeline is a file, and `etl-stream run` reads it when it starts"),
+    ("PIPELINE_POLL_INTERVAL_SECS", "a pipeline is a file; `etl-stream run FOLDER` notices files that come, change and go"),
     ("WAL_MAX_CONNECTION_POOLS", "connections come out of `engine.connections`"),
 ];
 
