@@ -36,9 +36,11 @@ history = pa.concat_tables([pq.read_table(file) for file in sorted(table.glob("*
 print(f"{table.name}: {history.num_rows} changes, {history.column_names}")
 print(pc.value_counts(history["_op"]).to_pylist())
 
-# %% Current rows: the last change of each key, without what is deleted. `_seq` sorts as the log does.
+# %% Current rows: the last change of each key, without what is deleted. (`_unchanged` names columns whose large value an
+# update did not send: theirs is in an earlier change.)
 key = history.column_names[0]
-last = history.group_by(key).aggregate([("_seq", "max")]).rename_columns([key, "_seq"])
-current = history.join(last, keys=[key, "_seq"], join_type="inner")
+numbered = history.append_column("at", pa.array(range(history.num_rows), pa.int64()))
+last = numbered.group_by(key).aggregate([("at", "max")])["at_max"]
+current = history.take(last)
 current = current.filter(pc.not_equal(current["_op"], "d"))
 print(f"{current.num_rows} current rows")

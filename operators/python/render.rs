@@ -63,7 +63,7 @@ fn schema_request(table: &TableSchema, number: u64) -> Result<Frame, CodedError>
     Ok(Frame { header: json!({ "call": "schema", "schema": number }), body })
 }
 
-fn schema_answer(answer: Result<Frame, CodedError>, table: &TableSchema, show: bool) -> Result<TableSchema, Failed> {
+fn schema_answer(answer: Result<Frame, CodedError>, table: &TableSchema, show: bool) -> Result<TableSchema, Box<Failed>> {
     let answer = answer?;
     if let Some(told) = Told::of(&answer.header) {
         return Err(raised(told, &format!("the schema of table \"{}\"", table.full_name()), show));
@@ -82,14 +82,14 @@ struct Failed {
     told: Option<Told>,
 }
 
-impl From<CodedError> for Failed {
+impl From<CodedError> for Box<Failed> {
     fn from(error: CodedError) -> Self {
-        Self { error, told: None }
+        Self::new(Failed { error, told: None })
     }
 }
 
 /// The error of an exception.
-fn raised(told: Told, subject: &str, show: bool) -> Failed {
+fn raised(told: Told, subject: &str, show: bool) -> Box<Failed> {
     let shown = if show && !told.words.is_empty() { &told.words } else { &told.message };
     let error = if told.kind == "result" {
         CodedError::definite(super::errors::PY_RESULT, format!("the Python operator's answer over {subject} was not taken: {shown}"))
@@ -98,7 +98,7 @@ fn raised(told: Told, subject: &str, show: bool) -> Failed {
             "`on_error: dead_letter` sets such rows aside; `show_exceptions: true` shows the exception's words, which may hold values",
         )
     };
-    Failed { error: error.caused_by(told.clone()), told: Some(told) }
+    Box::new(Failed { error: error.caused_by(told.clone()), told: Some(told) })
 }
 
 impl Render for PythonOperator {
@@ -166,8 +166,8 @@ struct Known {
 
 /// An outcome, on its way back to the worker thread.
 enum Outcome {
-    Schema(usize, Result<TableSchema, Failed>),
-    Rows(u64, u64, Result<RowBatch, Failed>),
+    Schema(usize, Result<TableSchema, Box<Failed>>),
+    Rows(u64, u64, Result<RowBatch, Box<Failed>>),
 }
 
 /// An instance at work.
@@ -217,7 +217,7 @@ impl Hosted {
         Ok(())
     }
 
-    fn answered(&mut self, lane: u64, slot: u64, made: Result<RowBatch, Failed>) -> Result<(), CodedError> {
+    fn answered(&mut self, lane: u64, slot: u64, made: Result<RowBatch, Box<Failed>>) -> Result<(), CodedError> {
         *self.outstanding.entry(self.operator.pool.worker_of(lane)).or_default() -= 1;
         let failed = match made {
             Ok(batch) => {
@@ -301,7 +301,7 @@ impl Hosted {
         let frame = Frame { header: json!({ "call": "batch", "schema": number }), body };
         let (answer, wake, show, words) = (self.answer.clone(), Arc::clone(&self.wake), self.operator.show, subject.clone());
         let done = Box::new(move |it: Result<Frame, CodedError>| {
-            let made = it.map_err(Failed::from).and_then(|it| made_of(it, &batch, &out, &words, show));
+            let made = it.map_err(Box::from).and_then(|it| made_of(it, &batch, &out, &words, show));
             let _ = answer.send(Outcome::Rows(lane, slot, made));
             let _ = wake.activate();
         });
@@ -311,7 +311,7 @@ impl Hosted {
 }
 
 /// The batch of an answer.
-fn made_of(answer: Frame, batch: &RowBatch, out: &Arc<TableSchema>, subject: &str, show: bool) -> Result<RowBatch, Failed> {
+fn made_of(answer: Frame, batch: &RowBatch, out: &Arc<TableSchema>, subject: &str, show: bool) -> Result<RowBatch, Box<Failed>> {
     if let Some(told) = Told::of(&answer.header) {
         return Err(raised(told, subject, show));
     }

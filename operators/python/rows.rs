@@ -52,7 +52,7 @@ pub(super) fn record_batch(batch: &RowBatch) -> Result<RecordBatch, ArrowError> 
 /// # Errors
 /// When it cannot be encoded.
 pub(super) fn stream(schema: &Schema, batch: Option<&RecordBatch>) -> Result<Bytes, ArrowError> {
-    let room = batch.map_or(0, |batch| batch.get_array_memory_size()) + (4 << 10);
+    let room = batch.map_or(0, RecordBatch::get_array_memory_size) + (4 << 10);
     let mut writer = StreamWriter::try_new(Vec::with_capacity(room.min(64 << 20)), schema)?;
     if let Some(batch) = batch {
         writer.write(batch)?;

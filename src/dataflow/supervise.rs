@@ -176,7 +176,7 @@ impl Supervisor {
 
     async fn watch(&mut self, signals: &mut Signals) -> Result<(), CodedError> {
         let mut asked = self.stop.subscribe();
-        let mut draining = false;
+        let (mut draining, mut signalled) = (false, false);
         // Only a drain that somebody asked for has one: `--until` waits for the work it was given.
         let mut deadline: Option<Instant> = None;
         let waits_for_end = !self.caught_up.is_empty();
@@ -206,7 +206,10 @@ impl Supervisor {
                     asked.mark_unchanged();
                     draining = true;
                 }
-                name = signals.next() => (draining, deadline) = (true, Some(self.on_signal(deadline, name)?)),
+                name = signals.next() => {
+                    (draining, deadline) = (true, Some(self.on_signal(signalled, deadline, name)?));
+                    signalled = true;
+                }
                 Ok(()) = asked.changed(), if deadline.is_none() => {
                     if *asked.borrow_and_update() {
                         (draining, deadline) = (true, Some(Instant::now() + self.options.shutdown_timeout));
@@ -222,9 +225,9 @@ impl Supervisor {
         }
     }
 
-    /// The first signal drains, the second gives up.
-    fn on_signal(&self, deadline: Option<Instant>, name: &str) -> Result<Instant, CodedError> {
-        if deadline.is_some() {
+    /// The first signal drains, the second gives up. A stop that came another way, as from another process, is none.
+    fn on_signal(&self, signalled: bool, deadline: Option<Instant>, name: &str) -> Result<Instant, CodedError> {
+        if signalled {
             warn!(signal = name, "second signal: stopping without draining");
             return Err(CodedError::transient(RUN_DRAIN, "stopped by a second signal before the drain was complete")
                 .hint("nothing is lost: the next run reads on from what was confirmed"));
@@ -234,6 +237,6 @@ impl Supervisor {
             Some(all) => all.ask(),
             None => _ = self.stop.send_replace(true),
         }
-        Ok(Instant::now() + self.options.shutdown_timeout)
+        Ok(deadline.unwrap_or_else(|| Instant::now() + self.options.shutdown_timeout))
     }
 }

@@ -1,6 +1,7 @@
 """Hosts Snowflake's streaming SDK: channels that this process owns, and rows for them as lines that are ready."""
 
 import concurrent.futures
+import re
 import time
 
 VERSION = "1.9.1"
@@ -53,11 +54,9 @@ class Host:
     def told(self, error):
         """An error of the SDK, in the engine's words; its own may hold values of rows."""
         code = getattr(getattr(error, "error_code", None), "value", type(error).__name__)
-        words = str(error)
         # The service's own code, which stands among the words.
-        found = [word.strip("\"'.,:;()[]{}") for word in words.replace('"', " ").replace(",", " ").split()]
-        service = next((w for w in found if w.startswith(("ERR_", "STALE_")) and w.replace("_", "").isalnum()), "")
-        return {"refused": {"code": code, "service": service, "status": getattr(error, "http_status_code", 0) or 0}}, b""
+        service = re.search(r"\b(?:ERR|STALE)_[A-Z_]+", str(error))
+        return {"refused": {"code": code, "service": service[0] if service else "", "status": getattr(error, "http_status_code", 0) or 0}}, b""
 
     def later(self, work, *given):
         def run():
