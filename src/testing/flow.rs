@@ -28,8 +28,8 @@ pub const NODE: &str = "node";
 /// Rounds in which whatever is on its way arrives: far more than a node's own part of the dataflow has operators.
 const ROUNDS: usize = 64;
 
-/// How long an operator over the stream may take for what it does elsewhere, once the input has passed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an operator over the stream may take for what it does elsewhere, once the input has passed, if nothing else is said.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Items at a time. Times of steps go up.
 #[derive(Clone, Debug)]
@@ -72,11 +72,13 @@ pub struct Flow {
     pub durable: bool,
     /// Whether the input ends; otherwise the dataflow is dropped after the last step, as by a crash.
     pub ends: bool,
+    /// How long an operator over the stream may take for what it does elsewhere, once the input has passed.
+    pub patience: Duration,
 }
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { outputs: 1, state: Arc::new(MemoryState::default()), durable: false, ends: true }
+        Self { outputs: 1, state: Arc::new(MemoryState::default()), durable: false, ends: true, patience: PATIENCE }
     }
 }
 
@@ -112,7 +114,7 @@ impl Flow {
             }),
         };
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let (outputs, follows, ends, looks) = (self.outputs, self.durable, self.ends, Arc::clone(&seen));
+        let (outputs, follows, ends, patience, looks) = (self.outputs, self.durable, self.ends, self.patience, Arc::clone(&seen));
         let node = Mutex::new(Some(node));
         let run = move |worker: &mut Worker| {
             let behind = Rc::new(RefCell::new(Behind { left: Vec::new(), frontiers: vec![Some(Ts::default()); outputs] }));
@@ -131,7 +133,7 @@ impl Flow {
             });
             let look = |worker: &mut Worker, input: Option<Ts>, last: bool| {
                 (0..ROUNDS).for_each(|_| _ = worker.step());
-                let late = Instant::now() + PATIENCE;
+                let late = Instant::now() + patience;
                 let behind_input = || behind.borrow().frontiers.iter().any(|at| at.is_some_and(|at| input.is_none_or(|input| at < input)));
                 while last && behind_input() && !done.load(Ordering::Relaxed) && Instant::now() < late {
                     worker.step_or_park(Some(Duration::from_millis(1)));

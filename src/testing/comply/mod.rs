@@ -18,6 +18,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use super::flow::PATIENCE;
 use super::rows;
 use crate::{BuildContext, Kind, NodeType, Peers, Registry, TableSchema, Token};
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Stands where a secret would: nothing of the environment or the disk is read.
 const STAND_IN: &str = "a secret that stands in for another one";
@@ -103,6 +105,7 @@ pub struct Subject<'a> {
     held: Option<Arc<dyn Fn() -> Held + Send + Sync>>,
     changes: Option<Box<dyn Fn() + Send + Sync + 'a>>,
     observes: bool,
+    patience: Duration,
 }
 
 impl<'a> Subject<'a> {
@@ -122,7 +125,7 @@ impl<'a> Subject<'a> {
             settings
         });
         let (folder, tables) = (std::env::temp_dir(), rows::tables());
-        Self { registry, node, settings, folder, tables, held: None, changes: None, observes: false }
+        Self { registry, node, settings, folder, tables, held: None, changes: None, observes: false, patience: PATIENCE }
     }
 
     /// Sets a setting, by its name at the top; null takes it away.
@@ -167,6 +170,13 @@ impl<'a> Subject<'a> {
     #[must_use]
     pub fn observes(mut self) -> Self {
         self.observes = true;
+        self
+    }
+
+    /// How long an operator over the stream may take for what it does elsewhere. Default: [`PATIENCE`].
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 

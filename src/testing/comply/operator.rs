@@ -38,7 +38,7 @@ impl Bench<'_> {
     }
 
     fn flow(&self) -> Flow {
-        Flow { outputs: self.outputs, ..Flow::default() }
+        Flow { outputs: self.outputs, patience: self.subject.patience, ..Flow::default() }
     }
 }
 
@@ -54,11 +54,15 @@ pub(super) fn check(subject: &Subject<'_>, parsed: &dyn ParsedNode, breaches: &m
     schemas(&bench, breaches);
     shape(&bench, &seen, breaches);
     order(&steps, &seen, breaches);
-    frontier(&steps, &seen, breaches);
+    let stuck = frontier(&steps, &seen, breaches);
     marks(&steps, &seen, bench.outputs, breaches);
     for (metric, expected) in [(RECEIVED_ROWS, given(&steps)), (SENT_ROWS, left(&seen))] {
         let counted = sum(&page, metric, &format!("operator=\"{NODE}\""));
         breaches.unless(counted == expected, Property::Metrics, || format!("{metric} is {counted} after {expected} rows"));
+    }
+    if stuck {
+        // Every further run would wait in vain.
+        return;
     }
     empty(&bench, breaches);
     all_null(&bench, breaches);
@@ -172,8 +176,8 @@ fn order(steps: &[Step], seen: &[Seen], breaches: &mut Breaches) {
     }
 }
 
-/// Whether no frontier passes a row, and every frontier follows the input's.
-fn frontier(steps: &[Step], seen: &[Seen], breaches: &mut Breaches) {
+/// Looks whether no frontier passes a row, and whether every frontier follows the input's: if not, it is stuck.
+fn frontier(steps: &[Step], seen: &[Seen], breaches: &mut Breaches) -> bool {
     let copied: BTreeSet<Token> = steps
         .first()
         .map(|step| batches(step.items.iter()).flat_map(|batch| (0..batch.len()).map(|row| batch.token(row)).collect::<Vec<_>>()).collect())
@@ -198,15 +202,18 @@ fn frontier(steps: &[Step], seen: &[Seen], breaches: &mut Breaches) {
             before.insert(output, *frontier);
         }
     }
+    let mut stuck = false;
     // At its last time, and when it has ended, the input has passed everything.
     for look in seen.iter().rev().take(2) {
         for (output, frontier) in look.frontiers.iter().enumerate() {
             let behind = frontier.is_some_and(|frontier| look.input.is_none_or(|input| frontier < input));
+            stuck |= behind;
             breaches.unless(!behind, Property::Frontier, || {
                 format!("output {output} stays at {frontier:?} when the input has come to {:?}: nothing is ever acknowledged", look.input)
             });
         }
     }
+    stuck
 }
 
 /// What a table's stream is but for its rows' values: marks, and rows between them.
@@ -324,7 +331,7 @@ fn replay(bench: &Bench<'_>, steps: &[Step], whole: &Streams, breaches: &mut Bre
     for from in 0..steps.len() {
         for durable in [false, true] {
             let state: Arc<dyn StateStore> = Arc::new(MemoryState::default());
-            let crash = Flow { outputs: bench.outputs, state: Arc::clone(&state), durable, ends: false };
+            let crash = Flow { outputs: bench.outputs, state: Arc::clone(&state), durable, ends: false, patience: bench.subject.patience };
             let until = if durable { &steps[..from] } else { steps };
             let _ = bench.run(&crash, until);
             let again = Flow { state, ..bench.flow() };

@@ -17,6 +17,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 
@@ -345,7 +346,10 @@ fn broken(kind: Kind, name: &str, fault: &str) -> BTreeSet<Property> {
     let registry = registry();
     HELD.with(|held| held.lock().unwrap().clear());
     let held = HELD.with(Arc::clone);
-    let subject = Subject::of(&registry, kind, name).set("fault", json!(fault)).held(move || held.lock().unwrap().clone());
+    let subject = Subject::of(&registry, kind, name)
+        .set("fault", json!(fault))
+        .patience(Duration::from_millis(50))
+        .held(move || held.lock().unwrap().clone());
     let breaches = subject.breaches();
     breaches.iter().map(|breach| breach.property).collect()
 }
