@@ -49,7 +49,9 @@ mod tests {
         expect(b"\0\x01\0\0\0\x01a", 2, Fault::Columns { found: 1 });
         expect(b"\xff\xff", 2, Fault::Columns { found: -1 });
         expect(b"\0\x01\xff\xff\xff\xfe", 1, Fault::Shape);
-        expect(b"\0\x01\x7f\xff\xff\xffa", 1, Fault::Cut);
+        expect(b"\0\x01\x3f\xff\xff\xffa", 1, Fault::Cut);
+        // no value is that long
+        expect(b"\0\x01\x40\0\0\0a", 1, Fault::Shape);
         expect(b"\0\x01\0\0\0\x01ab", 1, Fault::Long);
         assert_eq!(copy_tuple(bytes, 9, 2, &[], &mut Vec::new()), Err(Fault::Cut));
     }

@@ -15,6 +15,11 @@ pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: 
     if element.is_string() && element.delimiter() == b',' && plain_strings(text, out).is_some() {
         return Ok(false);
     }
+    any(element, text, scratch, out)
+}
+
+/// As [`write`], an item at a time.
+fn any(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
     let mut rest = text;
     let mut bounds = false;
     if text.first() == Some(&b'[') {
@@ -200,6 +205,37 @@ fn quoted<'a>(
                 rest = after;
             }
             _ => return Err(Malformed::Form),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::ColumnType;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn one_pass_says_what_items_say(text in r#"\{?[ab,"\\{}é \n]{0,12}(NULL)?[ab,"{}]{0,6}\}?"#) {
+            let element = Element::new(&ColumnType::Text, b',');
+            let (mut fast, mut slow) = (b"before".to_vec(), b"before".to_vec());
+            let expected = any(&element, text.as_bytes(), &mut Vec::new(), &mut slow);
+            if plain_strings(text.as_bytes(), &mut fast).is_some() {
+                prop_assert_eq!(expected, Ok(false));
+                prop_assert_eq!(fast, slow);
+            } else {
+                prop_assert_eq!(fast, b"before");
+            }
+        }
+
+        #[test]
+        fn one_pass_takes_plain_strings(items in proptest::collection::vec("[a-z]{1,9}|\"[a-z ,{}]{0,9}\"", 1..5)) {
+            let text = format!("{{{}}}", items.join(","));
+            let mut out = Vec::new();
+            prop_assert!(plain_strings(text.as_bytes(), &mut out).is_some());
+            let read: Vec<String> = serde_json::from_slice(&out).unwrap();
+            prop_assert_eq!(read, items.iter().map(|item| item.trim_matches('"').to_owned()).collect::<Vec<_>>());
         }
     }
 }
