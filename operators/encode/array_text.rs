@@ -15,11 +15,11 @@ pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: 
     if element.is_string() && element.delimiter() == b',' && plain_strings(text, out).is_some() {
         return Ok(false);
     }
-    any(element, text, scratch, out)
+    item_by_item(element, text, scratch, out)
 }
 
 /// As [`write`], an item at a time.
-fn any(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
+fn item_by_item(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
     let mut rest = text;
     let mut bounds = false;
     if text.first() == Some(&b'[') {
@@ -220,7 +220,7 @@ mod tests {
         fn one_pass_says_what_items_say(text in r#"\{?[ab,"\\{}é \n]{0,12}(NULL)?[ab,"{}]{0,6}\}?"#) {
             let element = Element::new(&ColumnType::Text, b',');
             let (mut fast, mut slow) = (b"before".to_vec(), b"before".to_vec());
-            let expected = any(&element, text.as_bytes(), &mut Vec::new(), &mut slow);
+            let expected = item_by_item(&element, text.as_bytes(), &mut Vec::new(), &mut slow);
             if plain_strings(text.as_bytes(), &mut fast).is_some() {
                 prop_assert_eq!(expected, Ok(false));
                 prop_assert_eq!(fast, slow);
