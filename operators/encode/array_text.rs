@@ -50,15 +50,6 @@ fn item_by_item(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: &mut
             _ if depth == 0 => return Err(Malformed::Form),
             b'"' if item_due => {
                 item_due = false;
-                if element.is_string() {
-                    // the common case in one pass: nothing to unescape, nothing to escape
-                    let (plain, stop) = after.split_at(json::plain_length(after));
-                    if let [b'"', after @ ..] = stop {
-                        json::plain_string(plain, out);
-                        rest = after;
-                        continue;
-                    }
-                }
                 rest = quoted(element, after, scratch, &mut bounds, out)?;
             }
             byte if *byte == element.delimiter() && !item_due => {
@@ -70,11 +61,6 @@ fn item_by_item(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: &mut
                 item_due = false;
                 let end = rest.iter().position(|b| *b == element.delimiter() || *b == b'}').ok_or(Malformed::Form)?;
                 let (item, after) = rest.split_at(end);
-                if element.is_string() && item != b"NULL" && !item.is_empty() && plain_item(item) {
-                    json::plain_string(item, out);
-                    rest = after;
-                    continue;
-                }
                 if item.is_empty() || item.iter().any(|b| matches!(b, b'"' | b'{' | b'\\')) {
                     return Err(Malformed::Form);
                 }
@@ -102,12 +88,10 @@ const SPECIAL: u8 = 2;
 static CLASSES: [u8; 256] = {
     let mut classes = [PLAIN; 256];
     let mut byte = 0;
-    while byte < 32 {
-        classes[byte] = SPECIAL;
+    while byte < classes.len() {
+        classes[byte] = if json::ESCAPES[byte] { SPECIAL } else { PLAIN };
         byte += 1;
     }
-    classes[b'"' as usize] = SPECIAL;
-    classes[b'\\' as usize] = SPECIAL;
     classes[b',' as usize] = QUOTED;
     classes[b'{' as usize] = QUOTED;
     classes[b'}' as usize] = QUOTED;
@@ -166,12 +150,6 @@ fn plain_strings(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     })();
     out.truncate(start + written.unwrap_or(0));
     written.map(|_| ())
-}
-
-/// Whether an unquoted item is as `array_out` writes one, with nothing to escape in JSON.
-#[inline]
-fn plain_item(item: &[u8]) -> bool {
-    json::plain_length(item) == item.len() && !item.contains(&b'{')
 }
 
 /// Writes the item after an opening quote; gives what follows the closing one.

@@ -28,13 +28,8 @@ const fn escapes() -> [bool; 256] {
     table
 }
 
-static ESCAPES: [bool; 256] = escapes();
-
-/// How many bytes from the first need no escape.
-#[inline]
-pub(super) fn plain_length(text: &[u8]) -> usize {
-    text.iter().position(|b| ESCAPES[usize::from(*b)]).unwrap_or(text.len())
-}
+/// Which bytes of a string need an escape.
+pub(super) static ESCAPES: [bool; 256] = escapes();
 
 /// Appends a string that needs no escape, with its quotes.
 #[inline]
