@@ -13,6 +13,7 @@ import duckdb
 from sqlglot import exp
 
 from local_snowflake import catalog
+from local_snowflake.contention import Attempts
 from local_snowflake.errors import error, is_conflict, unsupported
 from local_snowflake.naming import ident, qualified, quote
 from local_snowflake.statements import DONE, Outcome, missing, place, status
@@ -41,11 +42,11 @@ def run(cursor: LocalCursor, tree: exp.Expr) -> Outcome:
 
 
 def _atomic(cursor: LocalCursor, work: Callable[[], None]) -> None:
-    """Runs work in a transaction, again when a concurrent one got in the way, and drops cached columns."""
-    from local_snowflake.session import RETRIES, pause
-
+    """Runs work in a transaction, after those who lost before, again when a concurrent one got in the way; drops cached columns."""
     conn, instance = cursor._duck_conn, cursor._conn.instance
-    for attempt in range(RETRIES):
+    instance.losers.go_first()
+    attempts = Attempts()
+    while True:
         conn.begin()
         try:
             work()
@@ -56,9 +57,8 @@ def _atomic(cursor: LocalCursor, work: Callable[[], None]) -> None:
                 conn.rollback()
             except duckdb.Error:
                 pass  # the failed commit ended the transaction
-            if not is_conflict(problem) or attempt + 1 == RETRIES:
+            if not is_conflict(problem) or not attempts.again():
                 raise
-            pause(attempt)
         except BaseException:
             conn.rollback()
             raise

@@ -17,6 +17,7 @@ from fakesnow import info_schema, macros
 from fakesnow.instance import FakeSnow
 
 from local_snowflake import catalog
+from local_snowflake.contention import Losers
 from local_snowflake.errors import error
 from local_snowflake.naming import literal, quote
 
@@ -53,6 +54,7 @@ class Instance(FakeSnow):
         self.on_attach: list[Callable[[str], None]] = []
         self.on_detach: list[Callable[[str], None]] = []
         self.on_table_gone: list[Callable[[str, str, str | None], None]] = []
+        self.losers = Losers()
         self._lock = threading.RLock()
         self._names: set[str] = set()
 

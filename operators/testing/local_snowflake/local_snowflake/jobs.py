@@ -21,11 +21,12 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from local_snowflake import errors, statements
+from local_snowflake.contention import Attempts
 from local_snowflake.dialect import Context
 from local_snowflake.instance import Instance
 from local_snowflake.naming import fold
 from local_snowflake.results import Result
-from local_snowflake.session import RETRIES, Session, pause
+from local_snowflake.session import Session
 
 _JOBS_KEPT = 2000
 _RESULTS_KEPT = 200
@@ -135,32 +136,32 @@ class Jobs:
 
     def _run(self, job: Job, trees: list[exp.Expr], body: dict, context: Context, params: list) -> list[Result]:
         database, schema = body.get("database"), body.get("schema")
-        for attempt in range(RETRIES):
-            session = Session(self._instance, database and fold(database), schema and fold(schema), context)
-            job.session = session
-            committed = False
-            try:
-                results = []
-                for tree in trees:
-                    if job.canceled:
-                        raise errors.error(604, "57014", "SQL execution canceled")
-                    inside = session.in_transaction()
-                    results.append(self._one(session, tree.copy(), params if len(trees) == 1 else None))
-                    own = not inside and not isinstance(statements.normal_form(tree), exp.Transaction)
-                    committed = committed or own or session.ddl_committed or isinstance(tree, exp.Commit)
-                return results
-            except sf.Error as problem:
-                session_lost = session.in_transaction()
-                if session_lost:
-                    session.end(commit=False)
-                if not errors.is_conflict(problem) or committed or attempt + 1 == RETRIES:
-                    raise
-                pause(attempt)
-            finally:
-                if session.in_transaction():
-                    session.end(commit=False)
-                session.close()
-        raise AssertionError("the last attempt returns or raises")
+        ddl = any(statements.is_ddl(statements.normal_form(tree)) for tree in trees)
+        with Attempts(None if ddl else self._instance.losers) as attempts:
+            while True:
+                session = Session(self._instance, database and fold(database), schema and fold(schema), context)
+                job.session = session
+                committed = False
+                try:
+                    results = []
+                    for tree in trees:
+                        if job.canceled:
+                            raise errors.error(604, "57014", "SQL execution canceled")
+                        inside = session.in_transaction()
+                        results.append(self._one(session, tree.copy(), params if len(trees) == 1 else None))
+                        own = not inside and not isinstance(statements.normal_form(tree), exp.Transaction)
+                        committed = committed or own or session.ddl_committed or isinstance(tree, exp.Commit)
+                    return results
+                except sf.Error as problem:
+                    session_lost = session.in_transaction()
+                    if session_lost:
+                        session.end(commit=False)
+                    if not errors.is_conflict(problem) or committed or not attempts.again():
+                        raise
+                finally:
+                    if session.in_transaction():
+                        session.end(commit=False)
+                    session.close()
 
     @staticmethod
     def _one(session: Session, tree: exp.Expr, params: list | None) -> Result:

@@ -6,8 +6,6 @@ transaction first; a statement outside a transaction that loses against a concur
 
 from __future__ import annotations
 
-import random
-import time
 import uuid
 import warnings
 from collections.abc import Sequence
@@ -22,19 +20,12 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from local_snowflake import dialect, errors, statements
+from local_snowflake.contention import Attempts
 from local_snowflake.dialect import Context
 from local_snowflake.instance import Instance
 from local_snowflake.naming import literal, qualified
 
 warnings.filterwarnings("ignore", message="Arrow output on a DB-API result")
-
-RETRIES = 40
-"""How often a statement that lost against a concurrent transaction runs again."""
-
-
-def pause(attempt: int) -> None:
-    """Waits a little, longer each time, before running a statement again."""
-    time.sleep(random.uniform(0.2, 1.0) * min(0.002 * 2**attempt, 0.2))
 
 
 class Session(FakeSnowflakeConnection):
@@ -94,13 +85,13 @@ class LocalCursor(FakeSnowflakeCursor):
     def run(self, tree: exp.Expr, params: Sequence[Any] | dict | None = None) -> LocalCursor:
         """Runs a parsed statement, again when it lost against a concurrent transaction."""
         original = tree.copy()
-        for attempt in range(RETRIES):
+        attempts = Attempts()
+        while True:
             try:
                 return self._run(tree, params)
             except sf.Error as problem:
                 inside = self._conn.in_transaction()
-                if errors.is_conflict(problem) and not inside and attempt + 1 < RETRIES:
-                    pause(attempt)
+                if errors.is_conflict(problem) and not inside and attempts.again():
                     tree = original.copy()
                     continue
                 retry = original.copy()
@@ -109,7 +100,6 @@ class LocalCursor(FakeSnowflakeCursor):
                     if dialect.spaced_offsets(retry) or bound != params and bound != list(params or ()):
                         return self._run(retry, bound)
                 raise
-        raise AssertionError("the last attempt returns or raises")
 
     def _run(self, tree: exp.Expr, params: Sequence[Any] | dict | None) -> LocalCursor:
         try:

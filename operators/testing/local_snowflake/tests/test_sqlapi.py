@@ -116,7 +116,7 @@ def test_merging_while_rows_stream_in_and_columns_are_added(landing: Server) -> 
     for batch in range(10):
         channel.append([{"ID": 100 + row, "N": str(batch), "_OP": "u", "_SEQ": f"0008/{batch}"} for row in range(50)], str(batch))
         landing.sql(f"BEGIN; {MERGE}; COMMIT", count=3)
-    channel.wait("9", seconds=60)  # rows lose against columns that are added all the time, now and then for long
+    channel.wait("9")
     busy = False
     other.join()
     landing.sql(f"BEGIN; {MERGE}; DELETE FROM L; COMMIT", count=4)

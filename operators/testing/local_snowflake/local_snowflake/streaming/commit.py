@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import duckdb
 import pyarrow as pa
 
+from local_snowflake.contention import Attempts
 from local_snowflake.errors import is_conflict
 from local_snowflake.faults import Faults
 from local_snowflake.instance import Instance
 from local_snowflake.naming import qualified, quote
-from local_snowflake.session import RETRIES, pause
 from local_snowflake.streaming.channels import Channel, now_ms, save
 
 _ROWS_AT_ONCE = 1_000_000
@@ -157,18 +157,18 @@ class CommitQueue(threading.Thread):
                 batch.channel.pending -= 1
 
     def _commit(self, batches: list[Batch]) -> None:
-        for attempt in range(RETRIES):
-            conn = self._instance.cursor()
-            try:
-                conn.begin()
-                news = self._write(conn, batches)
-                conn.commit()
-                break
-            except duckdb.Error as problem:
-                conn.close()  # rolls back
-                if not is_conflict(problem) or attempt + 1 == RETRIES:
-                    raise
-                pause(attempt)
+        with Attempts(self._instance.losers) as attempts:
+            while True:
+                conn = self._instance.cursor()
+                try:
+                    conn.begin()
+                    news = self._write(conn, batches)
+                    conn.commit()
+                    break
+                except duckdb.Error as problem:
+                    conn.close()  # rolls back
+                    if not is_conflict(problem) or not attempts.again():
+                        raise
         for channel, values in news:
             for name, value in values.items():
                 setattr(channel, name, value)
