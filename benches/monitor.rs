@@ -205,7 +205,9 @@ fn serve(servers: usize, slots: usize) {
                 let (answer, now, most) = (Arc::clone(&answer), Arc::clone(&now), Arc::clone(&most));
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    let _ = speak(socket, &answer);
+                    let mut socket = socket;
+                    let _ = speak(&mut socket, &answer);
+                    // As PostgreSQL does it: it counts a connection no more when it closes it.
                     now.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -250,7 +252,7 @@ fn message(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
 }
 
 /// PostgreSQL's side of one connection.
-fn speak(mut socket: TcpStream, answer: &[u8]) -> std::io::Result<()> {
+fn speak(socket: &mut TcpStream, answer: &[u8]) -> std::io::Result<()> {
     let mut length = [0; 4];
     socket.read_exact(&mut length)?;
     let mut startup = vec![0; (u32::from_be_bytes(length) as usize).saturating_sub(4)];

@@ -19,12 +19,41 @@ use tracing::warn;
 /// How often the server is told, at least.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
+/// A source that had no change for this long is quiet, and tells a position that only time has moved no more often than
+/// this: to note each costs a write, and of many quiet sources a disk's whole attention.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// How often the server's position is asked for.
 const POSITION_EVERY: Duration = Duration::from_secs(5);
 
 /// The pace of status updates for a server's `wal_sender_timeout`.
 pub(super) fn pace(sender_timeout: Option<Duration>) -> Duration {
     sender_timeout.map_or(STATUS_EVERY, |timeout| STATUS_EVERY.min(timeout / 2)).max(Duration::from_millis(10))
+}
+
+/// What was noted, and whether it is time to note again.
+pub(super) struct Notes {
+    /// The last that was noted.
+    lsn: u64,
+    at: Instant,
+    changes: u64,
+    changed: Instant,
+}
+
+impl Notes {
+    /// `lsn` is the last that was noted.
+    pub(super) fn new(lsn: u64) -> Self {
+        let now = Instant::now();
+        Self { lsn, at: now, changes: 0, changed: now }
+    }
+
+    /// Whether `lsn` is to be noted now, after so many changes.
+    fn is_due(&mut self, lsn: u64, changes: u64, now: Instant) -> bool {
+        if changes != self.changes {
+            (self.changes, self.changed) = (changes, now);
+        }
+        lsn > self.lsn && (now.duration_since(self.changed) < QUIET || now.duration_since(self.at) >= QUIET)
+    }
 }
 
 /// Tells the server what is durable.
@@ -36,8 +65,7 @@ pub(super) struct Reporter {
     pub every: Duration,
     /// Where a position is noted before the server is told; nowhere for a slot that ends with its connection.
     pub note: Option<Note>,
-    /// The last that was noted.
-    pub noted: u64,
+    pub notes: Notes,
     /// Rung when the server wants an answer at once.
     pub bell: Arc<Notify>,
 }
@@ -52,6 +80,7 @@ impl Reporter {
                 biased;
                 finished = &mut finish => {
                     if finished.is_ok() {
+                        self.notes.changed = Instant::now();
                         self.send(false).await?;
                         return self.writer.finish().await;
                     }
@@ -77,11 +106,16 @@ impl Reporter {
             confirm.asked |= ask;
             (Lsn(confirm.read_to()), Lsn(confirm.confirmed()), ask)
         };
-        if let Some(note) = self.note.clone().filter(|_| confirmed.0 > self.noted) {
-            let done = tokio::task::spawn_blocking(move || note.confirmed(confirmed.0)).await;
-            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-            self.noted = confirmed.0;
-        }
+        let confirmed = match self.note.clone() {
+            Some(note) if self.notes.is_due(confirmed.0, self.status.changes.load(Ordering::Relaxed), Instant::now()) => {
+                let done = tokio::task::spawn_blocking(move || note.confirmed(confirmed.0)).await;
+                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                (self.notes.lsn, self.notes.at) = (confirmed.0, Instant::now());
+                confirmed
+            }
+            Some(_) => confirmed.min(Lsn(self.notes.lsn)),
+            None => confirmed,
+        };
         self.status.confirmed_lsn.store(confirmed.0, Ordering::Relaxed);
         failpoint::reach("confirm.send");
         self.writer.send_status(received, confirmed, confirmed, ask).await?;
@@ -148,4 +182,28 @@ async fn ask(control: &Control, standby: bool, beats: bool) -> Result<Lsn, Coded
     let text: Option<String> = row.try_get(0).map_err(|e| classify(&e, doing))?;
     client.keep();
     Ok(text.and_then(|text| text.parse::<Lsn>().ok()).unwrap_or(Lsn(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_source_notes_seldom() {
+        let mut notes = Notes::new(0);
+        let start = notes.at;
+        let mut noted = Vec::new();
+        for second in 1..=60 {
+            let now = start + Duration::from_secs(second);
+            // A change in the 31st second; its rows are durable two seconds later. Time moves the position each second.
+            let (lsn, changes) = (second * 100, u64::from(second >= 31));
+            if notes.is_due(lsn, changes, now) {
+                (notes.lsn, notes.at) = (lsn, now);
+                noted.push(second);
+            }
+            assert!(!notes.is_due(notes.lsn, changes, now), "nothing to note");
+        }
+        let expected: Vec<u64> = (1..10).chain([19, 29]).chain(31..41).chain([50, 60]).collect();
+        assert_eq!(noted, expected);
+    }
 }

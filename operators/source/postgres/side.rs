@@ -24,7 +24,7 @@ use super::control::Control;
 use super::credit::Held;
 use super::frame::{self, DATA_HEADER, Frame};
 use super::quote::{identifier, replication_literal};
-use super::report::{self, Reporter};
+use super::report::{self, Notes, Reporter};
 use super::setup::Server;
 use super::snapshot::{Locked, Places, Shape, Snapshot};
 use super::stream::{READ_LEAST, READ_MOST};
@@ -200,7 +200,7 @@ impl Side {
             status: Arc::default(),
             every: report::pace(self.server.sender_timeout).min(ASK),
             note: None,
-            noted: 0,
+            notes: Notes::new(0),
             bell: Arc::clone(&bell),
         };
         let mut tasks = JoinSet::new();

@@ -21,7 +21,7 @@ use super::frame::{self, DATA_HEADER, Frame};
 use super::hold::Hold;
 use super::join::Joins;
 use super::quote::{identifier, replication_literal};
-use super::report::{self, Reporter};
+use super::report::{self, Notes, Reporter};
 use super::run::{Run, resumed, stopped, within};
 use super::setup::Server;
 use super::{assemble::StreamError, codes, snapshot};
@@ -129,7 +129,7 @@ impl Run {
             status: Arc::clone(&self.status),
             every: report::pace(server.sender_timeout),
             note: Some(self.note()),
-            noted: self.documents().confirmed()?.unwrap_or(0),
+            notes: Notes::new(self.documents().confirmed()?.unwrap_or(0)),
             bell: Arc::clone(&bell),
         };
         tasks.spawn(reporter.run(finished));

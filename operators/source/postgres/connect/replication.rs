@@ -4,6 +4,7 @@
 use super::authentication::Session;
 use super::ending::Ending;
 use super::error::{Stage, broken, refused};
+use super::low_water::LowWater;
 use super::stream::ReplicationStream;
 use super::wire::{Fields, Wire, garbled, header, row, tag};
 use crate::contract::{CodedError, Permit};
@@ -12,7 +13,9 @@ use postgres_protocol::message::frontend;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 /// The values of a row as text; `None` is null.
 pub(crate) type TextRow = Vec<Option<String>>;
@@ -20,7 +23,13 @@ pub(crate) type TextRow = Vec<Option<String>>;
 /// The longest message of a COPY: a row is shorter than 1 GiB.
 const LONGEST_ROW: usize = (1 << 30) + (64 << 10);
 /// How much of a COPY is made room for at once.
-const GULP: usize = 64 << 10;
+const GULP: usize = 256 << 10;
+/// How much of a COPY is waited for, and how long.
+///
+/// A backend sends 8 KiB at a time. Woken for each, the reader spends more on waking up than on what it reads, and takes
+/// the processor from the backend meanwhile.
+const WORTH: u32 = 128 << 10;
+const REST: Duration = Duration::from_millis(5);
 
 /// A walsender, or a backend, of one database. Dropping it closes the connection.
 pub(crate) struct Replication {
@@ -32,6 +41,9 @@ pub(crate) struct Replication {
     unread: bool,
     /// A place of the process's budget.
     ending: Option<Ending>,
+    low_water: Option<LowWater>,
+    /// The socket's low-water mark is raised.
+    marked: bool,
 }
 
 impl fmt::Debug for Replication {
@@ -57,7 +69,8 @@ fn title(sql: &str) -> String {
 
 impl Replication {
     pub(super) fn new(wire: Wire, session: Session, place: Arc<str>) -> Self {
-        Self { wire, session, place, unread: false, ending: None }
+        let low_water = wire.socket.low_water();
+        Self { wire, session, place, unread: false, ending: None, low_water, marked: false }
     }
 
     /// Holds a place of the process's budget for as long as it is open.
@@ -183,6 +196,10 @@ impl Replication {
                 at += length + 1;
             }
             buffer.advance(at);
+            if complete || refusal.is_some() {
+                // Answers that come next are short.
+                self.mark(false);
+            }
             if let Some(refusal) = refusal {
                 return Err(refusal);
             }
@@ -193,12 +210,39 @@ impl Replication {
             if at > 0 {
                 return Ok(true);
             }
-            // A length is believed only as far as bytes have come: the room at most doubles.
-            buffer.reserve(GULP.max(buffer.len()));
-            if self.wire.socket.read_buf(&mut self.wire.buffer).await.map_err(lost)? == 0 {
+            if self.gulp().await.map_err(lost)? == 0 {
                 return Err(lost(io::ErrorKind::UnexpectedEof.into()));
             }
         }
+    }
+
+    /// Reads once, late: much of a COPY, or what has come after a rest. 0 is the end.
+    async fn gulp(&mut self) -> io::Result<usize> {
+        let buffer = &mut self.wire.buffer;
+        // A length is believed only as far as bytes have come: the room at most doubles.
+        buffer.reserve(GULP.max(buffer.len()));
+        if !self.mark(true) {
+            return self.wire.socket.read_buf(&mut self.wire.buffer).await;
+        }
+        if let Ok(read) = timeout(REST, self.wire.socket.read_buf(&mut self.wire.buffer)).await {
+            return read;
+        }
+        let room = self.wire.buffer.capacity() - self.wire.buffer.len();
+        if let Some(low_water) = &self.low_water
+            && let Some(read) = low_water.read(&mut self.wire.buffer, room)?
+        {
+            return Ok(read);
+        }
+        self.mark(false);
+        self.wire.socket.read_buf(&mut self.wire.buffer).await
+    }
+
+    /// Raises or lowers the socket's low-water mark; whether it is raised.
+    fn mark(&mut self, raise: bool) -> bool {
+        if let Some(low_water) = self.low_water.as_ref().filter(|_| self.marked != raise) {
+            self.marked = low_water.set(if raise { WORTH } else { 1 }).is_ok() && raise;
+        }
+        self.marked
     }
 
     /// Ends the session in good order. A server that is gone already has ended it too.
