@@ -16,12 +16,12 @@
 //!   stream that must look something up does not wait for other sources' snapshots.
 //! - Replication connections, one for each slot, are counted and not limited.
 
+use super::log_ends::LogEnds;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many connections for statements the process may have: monitors' checks, and what else draws from the budget.
@@ -102,25 +102,8 @@ struct Kept {
     connection: Box<dyn Any + Send>,
 }
 
-/// What is known of where a server's log ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// Somebody has asked a moment ago, or is about to: the last answer.
-    Said(u64),
-    /// Whoever hears this asks, and says what came of it.
-    Ask,
-}
-
-/// The last answer, and when somebody set out to ask.
-struct Position {
-    asked: Instant,
-    lsn: u64,
-}
-
 #[derive(Default)]
 struct Inner {
-    /// By server, and whether it is a standby.
-    positions: BTreeMap<(Arc<str>, bool), Position>,
     servers: BTreeMap<Arc<str>, Server>,
     /// By when each was last needed.
     kept: BTreeMap<u64, Kept>,
@@ -135,6 +118,7 @@ pub struct Connections {
     total: Arc<Semaphore>,
     to_hold: Arc<Semaphore>,
     inner: Mutex<Inner>,
+    log_ends: LogEnds,
 }
 
 impl std::fmt::Debug for Connections {
@@ -173,6 +157,7 @@ impl Connections {
             total: Arc::new(Semaphore::new(limits.total as usize)),
             to_hold: Arc::new(Semaphore::new(holdable(limits.total))),
             inner: Mutex::default(),
+            log_ends: LogEnds::default(),
         })
     }
 
@@ -292,28 +277,10 @@ impl Connections {
         drop(closed);
     }
 
-    /// Where a server's log ends, as far as somebody has asked within `every`: of all that wish to know one asks.
+    /// Where servers' logs end: what one connection has asked, others need not.
     #[must_use]
-    pub fn position(&self, server: &str, standby: bool, every: Duration) -> Known {
-        let (mut inner, now) = (self.lock(), Instant::now());
-        match inner.positions.get_mut(&(Arc::from(server), standby)) {
-            Some(position) if now.duration_since(position.asked) < every => Known::Said(position.lsn),
-            Some(position) => {
-                position.asked = now;
-                Known::Ask
-            }
-            None => {
-                inner.positions.insert((server.into(), standby), Position { asked: now, lsn: 0 });
-                Known::Ask
-            }
-        }
-    }
-
-    /// Says where a server's log ends.
-    pub fn said(&self, server: &str, standby: bool, lsn: u64) {
-        if let Some(position) = self.lock().positions.get_mut(&(Arc::from(server), standby)) {
-            position.lsn = position.lsn.max(lsn);
-        }
+    pub fn log_ends(&self) -> &LogEnds {
+        &self.log_ends
     }
 
     /// Counts a replication connection for as long as what comes back lives.
@@ -459,18 +426,6 @@ mod tests {
         assert!(budget.try_permit_to_hold("a").is_some());
         drop((look, snapshot));
         assert_eq!((budget.open(), budget.to_hold.available_permits()), (0, 75));
-    }
-
-    #[test]
-    fn one_asks_for_all() {
-        let budget = Connections::new(ConnectionSettings::default());
-        let long = Duration::from_secs(3600);
-        assert_eq!(budget.position("a", false, long), Known::Ask);
-        assert_eq!(budget.position("a", false, long), Known::Said(0));
-        budget.said("a", false, 7);
-        budget.said("a", false, 5);
-        assert_eq!((budget.position("a", false, long), budget.position("a", true, long)), (Known::Said(7), Known::Ask));
-        assert_eq!(budget.position("a", false, Duration::ZERO), Known::Ask, "it was long ago");
     }
 
     #[test]

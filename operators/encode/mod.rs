@@ -51,16 +51,18 @@ pub use error::{BROKEN_MESSAGE, BROKEN_VALUE, NO_BINARY_FORM, NOT_UTF8, TUPLE_DO
 use crate::contract::{CodedError, RawRows, RowBatch, TableId, TableSchema};
 use crate::decode::Cell;
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use open_table::OpenTable;
 use std::sync::Arc;
+
+/// Tables whose encoders are kept, for what they know of the batch before; with more, all are made anew.
+const KEPT: usize = 1_024;
 
 /// Decodes and encodes the rows of any number of tables. One per worker and dataflow.
 #[derive(Default)]
 pub struct Encoder {
     open: HashMap<(Arc<str>, TableId), OpenTable>,
-    /// Tables opened so far: their order.
-    opened: u64,
+    /// Tables in the order in which they got rows; some may have none any more.
+    touched: Vec<(Arc<str>, TableId)>,
     /// The cells of the run at hand; kept for its memory.
     cells: Vec<Cell>,
 }
@@ -78,26 +80,23 @@ impl Encoder {
     /// # Errors
     /// Definite: `DEC0001` to `DEC0006`. The table's open rows are then gone with the failing ones: read them again.
     pub fn push(&mut self, raw: &RawRows, out: &mut Vec<RowBatch>) -> Result<(), CodedError> {
-        let mut open = match self.open.entry((Arc::clone(&raw.table.source), raw.table.id)) {
-            Entry::Occupied(open) => open,
-            Entry::Vacant(vacant) => {
-                self.opened += 1;
-                vacant.insert_entry(OpenTable::new(Arc::clone(&raw.table), self.opened))
-            }
-        };
-        let table = open.get_mut();
+        let key = (Arc::clone(&raw.table.source), raw.table.id);
+        let table = self.open.entry(key.clone()).or_insert_with(|| OpenTable::new(Arc::clone(&raw.table)));
         if !Arc::ptr_eq(&table.table, &raw.table) {
             if table.table == raw.table {
                 table.table = Arc::clone(&raw.table);
             } else {
                 out.extend(table.finish());
-                self.opened += 1;
-                *table = OpenTable::new(Arc::clone(&raw.table), self.opened);
+                *table = OpenTable::new(Arc::clone(&raw.table));
+                self.touched.retain(|touched| *touched != key);
             }
+        }
+        if table.is_empty() {
+            self.touched.push(key.clone());
         }
         let pushed = table.push(raw, &mut self.cells, out);
         if pushed.is_err() {
-            open.remove();
+            self.open.remove(&key);
         }
         pushed
     }
@@ -123,8 +122,11 @@ impl Encoder {
 
     /// Finishes everything open, in the order the tables were first touched.
     pub fn flush(&mut self, out: &mut Vec<RowBatch>) {
-        let mut open: Vec<OpenTable> = self.open.drain().map(|(_, table)| table).collect();
-        open.sort_unstable_by_key(|table| table.opened);
-        out.extend(open.iter_mut().filter_map(OpenTable::finish));
+        for key in self.touched.drain(..) {
+            out.extend(self.open.get_mut(&key).and_then(OpenTable::finish));
+        }
+        if self.open.len() > KEPT {
+            self.open.clear();
+        }
     }
 }

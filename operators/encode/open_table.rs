@@ -27,8 +27,6 @@ fn fill((old, new): (&Cell, &mut Cell)) {
 /// A batch being built.
 pub(super) struct OpenTable {
     pub(super) table: Arc<TableSchema>,
-    /// When it was opened, among the encoder's tables.
-    pub(super) opened: u64,
     columns: Vec<ColumnEncoder>,
     key: Vec<usize>,
     /// Of each column, whether a snapshot copies its type's binary form.
@@ -42,6 +40,8 @@ pub(super) struct OpenTable {
     /// Wire bytes of the rows.
     bytes: usize,
     last: Option<Token>,
+    /// Rows of the batch before.
+    before: usize,
 }
 
 /// The first row of a run whose value a column does not take.
@@ -55,13 +55,12 @@ fn blame(table: &TableSchema, run: &Run<'_>, at: usize) -> Option<usize> {
 }
 
 impl OpenTable {
-    pub(super) fn new(table: Arc<TableSchema>, opened: u64) -> Self {
+    pub(super) fn new(table: Arc<TableSchema>) -> Self {
         Self {
             columns: table.columns.iter().map(ColumnEncoder::new).collect(),
             key: table.key(),
             binary: table.columns.iter().map(|column| column.ty.has_binary_form()).collect(),
             table,
-            opened,
             ops: Vec::new(),
             commit_lsn: Vec::new(),
             ordinal: Vec::new(),
@@ -70,7 +69,13 @@ impl OpenTable {
             exact: ExactTexts::default(),
             bytes: 0,
             last: None,
+            before: 0,
         }
+    }
+
+    /// Whether it has no rows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
     }
 
     /// Appends every row; batches that became full, or that the next row does not follow, go to `out`.
@@ -107,11 +112,13 @@ impl OpenTable {
         Ok(())
     }
 
-    /// Makes room for the rows that are coming, as far as this batch takes them.
+    /// Makes room for the rows that are coming, as far as this batch takes them; for as many as the batch before had when
+    /// it begins, within reason.
     fn reserve(&mut self, coming: &[RawRow]) {
         let (Some(first), Some(last)) = (coming.first(), coming.last()) else { return };
-        let rows = coming.len().min(MOST_ROWS.saturating_sub(self.ops.len()));
-        let most = (last.end.saturating_sub(first.start) as usize).min(MOST_BYTES);
+        let times = if self.is_empty() { (self.before / coming.len()).clamp(1, 4) } else { 1 };
+        let rows = (coming.len() * times).min(MOST_ROWS.saturating_sub(self.ops.len()));
+        let most = (last.end.saturating_sub(first.start) as usize).saturating_mul(times).min(MOST_BYTES);
         self.columns.iter_mut().for_each(|column| column.reserve(rows, most));
         self.ops.reserve(rows);
         self.commit_lsn.reserve(rows);
@@ -202,6 +209,7 @@ impl OpenTable {
         if self.ops.is_empty() {
             return None;
         }
+        self.before = self.ops.len();
         Some(RowBatch {
             table: Arc::clone(&self.table),
             columns: self.columns.iter_mut().map(ColumnEncoder::finish).collect(),

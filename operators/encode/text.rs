@@ -24,18 +24,24 @@ pub(super) struct Bytes {
     pub(super) values: Vec<u8>,
     offsets: Vec<i32>,
     validity: NullBufferBuilder,
+    /// Bytes of a value of the array before.
+    before: Option<usize>,
 }
 
 impl Bytes {
     pub(super) fn new() -> Self {
-        Self { values: Vec::new(), offsets: vec![0], validity: NullBufferBuilder::new(0) }
+        Self { values: Vec::new(), offsets: vec![0], validity: NullBufferBuilder::new(0), before: None }
     }
 
-    /// Makes room for more values like those there are, of at most `most` bytes.
+    fn average(&self) -> Option<usize> {
+        self.values.len().checked_div(self.offsets.len() - 1)
+    }
+
+    /// Makes room for more values like those there are, or were in the array before, of at most `most` bytes.
     pub(super) fn reserve(&mut self, rows: usize, most: usize) {
         self.offsets.reserve(rows);
         // a sixteenth more than the average, so that the last rows seldom double the buffer
-        if let Some(average) = self.values.len().checked_div(self.offsets.len() - 1) {
+        if let Some(average) = self.average().or(self.before) {
             self.values.reserve((average + 1).saturating_mul(rows + rows / 16).min(most));
         }
     }
@@ -90,6 +96,7 @@ impl Bytes {
     }
 
     fn parts(&mut self) -> (OffsetBuffer<i32>, Vec<u8>, Option<arrow::buffer::NullBuffer>) {
+        self.before = self.average().or(self.before);
         let offsets = std::mem::replace(&mut self.offsets, vec![0]);
         (OffsetBuffer::new(ScalarBuffer::from(offsets)), std::mem::take(&mut self.values), self.validity.finish())
     }

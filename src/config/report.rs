@@ -178,8 +178,12 @@ fn mask(bytes: &mut [u8], start: usize, end: usize) {
 /// Names of settings that sound secret.
 const WORDS: [&str; 7] = ["password", "passphrase", "secret", "token", "private_key", "api_key", "plain"];
 
+/// A secret of fewer bytes is not looked for elsewhere: it would be found in words.
+const WORTH: usize = 6;
+
 /// What to hide of a text before any schema has been asked: texts under keys that sound secret, over
-/// however many lines. Of a text that is not YAML, every line without a key: it may be the rest of a secret.
+/// however many lines. Of a text that is not YAML, every line without a key: it may be the rest of a secret; and what is
+/// seen to be a secret somewhere, wherever it stands again.
 pub(super) fn conceal(tree: Option<&Tree>, text: &str, hidden: &mut Vec<Span>) {
     let Some(tree) = tree else {
         let mut start = 0;
@@ -188,6 +192,12 @@ pub(super) fn conceal(tree: Option<&Tree>, text: &str, hidden: &mut Vec<Span>) {
             if !bare.contains(':') && !bare.starts_with('#') {
                 let from = start + (line.len() - line.trim_start().len());
                 hidden.push(Span { start: from, end: from + bare.len() });
+            }
+            for (from, to) in suspicious(line) {
+                let secret = line.get(from..to).unwrap_or_default().trim_matches([' ', '"', '\'', ',', '}', ']']);
+                if secret.len() >= WORTH {
+                    hidden.extend(text.match_indices(secret).map(|(at, _)| Span { start: at, end: at + secret.len() }));
+                }
             }
             start += line.len();
         }
@@ -247,6 +257,15 @@ fn suspicious(line: &str) -> Vec<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_secret_once_is_secret_in_all_of_a_broken_file() {
+        let text = "password: { plain: hunter2-x }\n} n: hunter2-x.\nport: 1\n";
+        let mut hidden = Vec::new();
+        conceal(None, text, &mut hidden);
+        let shown = masked(text, &hidden);
+        assert!(!shown.contains("hunter2") && shown.contains("port: 1"), "{shown}");
+    }
 
     #[test]
     fn secrets_are_masked() {

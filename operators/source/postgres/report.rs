@@ -125,8 +125,8 @@ impl Reporter {
 }
 
 /// Asks the server where its log ends, and writes to it now and then: a slot on a quiet database else
-/// holds back the log of its busy neighbours. One source of a server asks for all; what it cannot ask now it asks later,
-/// since the stream goes on without.
+/// holds back the log of its busy neighbours. One source of a server asks, and writes, for all; what it cannot do now it does
+/// later, since the stream goes on without.
 ///
 /// # Errors
 /// Never: it ends with the session.
@@ -137,14 +137,10 @@ pub(super) async fn heartbeat(
     status: Arc<SourceStatus>,
     silence: Duration,
 ) -> Result<(), CodedError> {
-    let mut beaten = Instant::now();
     let mut warned = false;
     loop {
-        let beats = !standby && beaten.elapsed() >= every;
-        if beats {
-            beaten = Instant::now();
-        }
-        match control.budget().position(control.server(), standby, POSITION_EVERY) {
+        let beats = !standby && control.budget().log_ends().beats(control.server(), every);
+        match control.budget().log_ends().known(control.server(), standby, POSITION_EVERY) {
             Known::Said(lsn) if !beats => status.heard(lsn),
             known => {
                 let asked = tokio::time::timeout(silence, ask(&control, standby, beats)).await;
@@ -152,7 +148,7 @@ pub(super) async fn heartbeat(
                 match asked {
                     Ok(lsn) => {
                         warned = false;
-                        control.budget().said(control.server(), standby, lsn.0);
+                        control.budget().log_ends().said(control.server(), standby, lsn.0);
                         status.heard(lsn.0);
                     }
                     Err(error) => {
