@@ -58,6 +58,7 @@ impl ReplicationStream {
             low_water,
             marked: false,
             gulp: Gulp::new(Instant::now()),
+            resting: None,
             doing: Arc::clone(&doing),
         };
         (reader, ReplicationWriter::new(write, doing))
@@ -144,6 +145,8 @@ pub(crate) struct ReplicationReader {
     /// The socket's low-water mark is raised.
     marked: bool,
     gulp: Gulp,
+    /// When the rest that has begun ends.
+    resting: Option<tokio::time::Instant>,
     doing: Arc<str>,
 }
 
@@ -244,7 +247,10 @@ impl ReplicationReader {
         let room = (self.buffer.capacity() - self.buffer.len()).min(max);
         let rested = self.gulp.is_due() && self.mark(true);
         if rested {
-            tokio::time::sleep(Gulp::REST).await;
+            // A read that is given up while it rests goes on resting in the next, or it would never read.
+            let until = *self.resting.get_or_insert_with(|| tokio::time::Instant::now() + Gulp::REST);
+            tokio::time::sleep_until(until).await;
+            self.resting = None;
         }
         if self.marked {
             let there = self.low_water.as_ref().map_or(Ok(None), |socket| socket.read(&mut self.buffer, room))?;
