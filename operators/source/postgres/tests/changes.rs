@@ -1,7 +1,8 @@
 //! Tables that are altered while nobody reads: every row comes under the columns, types and key of its time,
 //! although the catalog has moved on.
 
-use super::driver::{Setup, rows};
+use super::driver::{Replica, Setup, rows, until};
+use crate::contract::Phase;
 use crate::testing::postgres::Postgres;
 use serde_json::json;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ async fn each_row_has_the_schema_of_its_time() {
     let setup = Setup::new(&server, "shop", json!({}));
     let source = setup.start();
     source.until("copied", |replica| replica.log.iter().filter(|l| l.starts_with("end")).count() == 4).await;
+    // Stopped before that is noted, the next run would copy again.
+    until("it streams", || async { source.status.phase().0 == Phase::Streaming }).await;
     let _ = source.stop().await;
     // Each on its own: statements of one batch are one transaction.
     for sql in [
@@ -62,7 +65,8 @@ async fn each_row_has_the_schema_of_its_time() {
     }
     let source = setup.start();
     source.caught_up(&client).await;
-    let seen = source.stop().await.seen;
+    let Replica { seen, log, .. } = source.stop().await;
+    assert!(!log.iter().any(|line| line.starts_with("begin")), "{log:?}");
     assert_eq!(
         seen,
         [
