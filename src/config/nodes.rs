@@ -233,6 +233,12 @@ impl<'a> Reader<'a> {
             return None;
         };
         if scalar.opaque {
+            // Where variables are looked up, the one that is missing has been said.
+            if !self.problems.list.iter().any(|problem| problem.code.id == codes::VARIABLE.id) {
+                let message = format!("the type of {title} is a variable's, and variables are not looked up here");
+                let help = "write the type out, or check the file where the variable is set".to_owned();
+                self.problems.error(codes::UNKNOWN_TYPE, &pointer, span, message).help = Some(help);
+            }
             return None;
         }
         if let Some(node) = self.registry.get(kind, &scalar.text) {

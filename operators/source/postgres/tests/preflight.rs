@@ -1,7 +1,7 @@
 //! Every refusal before the first row.
 
 use super::driver::{Setup, until};
-use crate::contract::{MemoryState, StateKey, StateStore};
+use crate::contract::{MemoryState, Phase, StateKey, StateStore};
 use crate::testing::postgres::Postgres;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -127,6 +127,7 @@ async fn a_server_without_logical_wal_and_a_slot_that_is_lost() {
     let setup = Setup::new(&server, "shop", json!({ "tables": { "include": ["public.t"] } }));
     let source = setup.start();
     source.until("copied", |replica| replica.log.len() == 2).await;
+    until("it streams", || async { source.status.phase().0 == Phase::Streaming }).await;
     let _ = source.stop().await;
     until("the slot is lost", || async {
         let fill =
