@@ -87,6 +87,16 @@ fn give(sealed: Sealed<()>, each: &mut impl FnMut(RowBatch)) {
     }
 }
 
+/// Decoded and encoded, a burst at a time, and nothing after.
+fn encoded(chunks: &[RawRows], encoder: &mut Encoder) {
+    for burst in chunks.chunks(BURST) {
+        let mut batches = Vec::new();
+        burst.iter().for_each(|raw| encoder.push(raw, &mut batches).expect("rows in their documented form"));
+        encoder.flush(&mut batches);
+        black_box(batches);
+    }
+}
+
 /// Everything up to sealed batches, as the dataflow does it: bursts of chunks, flushed, batched.
 fn sealed(chunks: &[RawRows], encoder: &mut Encoder, mut each: impl FnMut(RowBatch)) {
     let (mut batches, mut out) = (Vec::new(), Vec::<Sealed<()>>::new());
@@ -159,14 +169,7 @@ fn main() {
             black_box((values, offsets));
         }
     };
-    let mut ours = || {
-        for burst in details.chunks(BURST) {
-            let mut batches = Vec::new();
-            burst.iter().for_each(|raw| encoder.push(raw, &mut batches).expect("rows in their documented form"));
-            encoder.flush(&mut batches);
-            black_box(batches);
-        }
-    };
+    let mut ours = || encoded(&details, &mut encoder);
     // how much more than a copy: ours is the first here
     versus(rounds, "jsonb against a checked copy", rows, &mut ours, &mut copy);
     // The row's own parts, its message, order and op, are not the column's: a table with it, less the same table without.
@@ -177,18 +180,10 @@ fn main() {
         values
     });
     let (mut encoder, mut other) = (Encoder::new(), Encoder::new());
-    let encode = |encoder: &mut Encoder, raws: &[RawRows]| {
-        for burst in raws.chunks(BURST) {
-            let mut batches = Vec::new();
-            burst.iter().for_each(|raw| encoder.push(raw, &mut batches).expect("rows in their documented form"));
-            encoder.flush(&mut batches);
-            black_box(batches);
-        }
-    };
     let mut shares = Vec::new();
     for round in 0..=rounds {
-        let whole = cost(rows, &mut || encode(&mut encoder, &text));
-        let less = cost(rows, &mut || encode(&mut other, &without));
+        let whole = cost(rows, &mut || encoded(&text, &mut encoder));
+        let less = cost(rows, &mut || encoded(&without, &mut other));
         let copied = cost(rows, &mut copy);
         if round > 0 {
             shares.push((whole - less) / copied);
@@ -214,14 +209,7 @@ fn main() {
             black_box(out);
         }
     };
-    let mut direct = || {
-        for burst in tags.chunks(BURST) {
-            let mut batches = Vec::new();
-            burst.iter().for_each(|raw| encoder.push(raw, &mut batches).expect("rows in their documented form"));
-            encoder.flush(&mut batches);
-            black_box(batches);
-        }
-    };
+    let mut direct = || encoded(&tags, &mut encoder);
     versus(rounds, "text[] to JSON", rows, &mut through_values, &mut direct);
 
     let mut encoder = Encoder::new();

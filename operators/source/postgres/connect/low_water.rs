@@ -14,6 +14,8 @@ pub(super) struct LowWater {
     socket: Socket,
     /// Its bytes are the protocol's, not TLS's.
     plain: bool,
+    /// The mark is raised.
+    raised: bool,
 }
 
 impl LowWater {
@@ -24,7 +26,7 @@ impl LowWater {
 
     /// Of this socket; `None` when no second handle can be had.
     pub(super) fn of(tcp: &tokio::net::TcpStream, plain: bool) -> Option<Self> {
-        SockRef::from(tcp).try_clone().ok().map(|socket| Self { socket, plain })
+        SockRef::from(tcp).try_clone().ok().map(|socket| Self { socket, plain, raised: false })
     }
 
     /// Has the socket hold little, if its peer is on the loopback.
@@ -59,9 +61,27 @@ impl LowWater {
         Ok((total > 0).then_some(total))
     }
 
-    /// Sets the mark. One wakes a reader at once for whatever waits already.
+    /// Raises the mark unless it is raised; whether it is.
+    pub(super) fn raise(&mut self, bytes: u32) -> bool {
+        self.raised = self.raised || self.set(bytes).is_ok();
+        self.raised
+    }
+
+    /// Lowers the mark if it is raised: a reader is woken at once for whatever waits already.
+    pub(super) fn lower(&mut self) {
+        if std::mem::take(&mut self.raised) {
+            let _ = self.set(1);
+        }
+    }
+
+    /// Whether the mark is raised.
+    pub(super) fn is_raised(&self) -> bool {
+        self.raised
+    }
+
+    /// Sets the mark.
     #[expect(unsafe_code, reason = "socket2 has no setter of SO_RCVLOWAT")]
-    pub(super) fn set(&self, bytes: u32) -> io::Result<()> {
+    fn set(&self, bytes: u32) -> io::Result<()> {
         let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
         // SAFETY: the descriptor is open while `self` lives; the pointer and the length describe a live integer.
         let result = unsafe {

@@ -42,8 +42,6 @@ pub(crate) struct Replication {
     /// A place of the process's budget.
     ending: Option<Ending>,
     low_water: Option<LowWater>,
-    /// The socket's low-water mark is raised.
-    marked: bool,
 }
 
 impl fmt::Debug for Replication {
@@ -70,7 +68,7 @@ fn title(sql: &str) -> String {
 impl Replication {
     pub(super) fn new(wire: Wire, session: Session, place: Arc<str>) -> Self {
         let low_water = wire.socket.low_water();
-        Self { wire, session, place, unread: false, ending: None, low_water, marked: false }
+        Self { wire, session, place, unread: false, ending: None, low_water }
     }
 
     /// Holds a place of the process's budget for as long as it is open.
@@ -198,7 +196,7 @@ impl Replication {
             buffer.advance(at);
             if complete || refusal.is_some() {
                 // Answers that come next are short.
-                self.mark(false);
+                self.low_water.as_mut().into_iter().for_each(LowWater::lower);
             }
             if let Some(refusal) = refusal {
                 return Err(refusal);
@@ -221,28 +219,19 @@ impl Replication {
         let buffer = &mut self.wire.buffer;
         // A length is believed only as far as bytes have come: the room at most doubles.
         buffer.reserve(GULP.max(buffer.len()));
-        if !self.mark(true) {
-            return self.wire.socket.read_buf(&mut self.wire.buffer).await;
-        }
-        if let Ok(read) = timeout(REST, self.wire.socket.read_buf(&mut self.wire.buffer)).await {
-            return read;
-        }
-        let room = self.wire.buffer.capacity() - self.wire.buffer.len();
-        if let Some(low_water) = &self.low_water
-            && let Some(read) = low_water.read(&mut self.wire.buffer, room)?
+        if let Some(low_water) = &mut self.low_water
+            && low_water.raise(WORTH)
         {
-            return Ok(read);
+            if let Ok(read) = timeout(REST, self.wire.socket.read_buf(buffer)).await {
+                return read;
+            }
+            let room = buffer.capacity() - buffer.len();
+            if let Some(read) = low_water.read(buffer, room)? {
+                return Ok(read);
+            }
+            low_water.lower();
         }
-        self.mark(false);
-        self.wire.socket.read_buf(&mut self.wire.buffer).await
-    }
-
-    /// Raises or lowers the socket's low-water mark; whether it is raised.
-    fn mark(&mut self, raise: bool) -> bool {
-        if let Some(low_water) = self.low_water.as_ref().filter(|_| self.marked != raise) {
-            self.marked = low_water.set(if raise { WORTH } else { 1 }).is_ok() && raise;
-        }
-        self.marked
+        self.wire.socket.read_buf(buffer).await
     }
 
     /// Ends the session in good order. A server that is gone already has ended it too.

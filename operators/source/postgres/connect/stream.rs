@@ -56,7 +56,6 @@ impl ReplicationStream {
             held: None,
             ended: false,
             low_water,
-            marked: false,
             gulp: Gulp::new(Instant::now()),
             resting: None,
             doing: Arc::clone(&doing),
@@ -142,8 +141,6 @@ pub(crate) struct ReplicationReader {
     held: Option<CodedError>,
     ended: bool,
     low_water: Option<LowWater>,
-    /// The socket's low-water mark is raised.
-    marked: bool,
     gulp: Gulp,
     /// When the rest that has begun ends.
     resting: Option<tokio::time::Instant>,
@@ -245,20 +242,19 @@ impl ReplicationReader {
             self.buffer.reserve(self.missing.min(self.buffer.len()).max(ROOM.min(max)));
         }
         let room = (self.buffer.capacity() - self.buffer.len()).min(max);
-        let rested = self.gulp.is_due() && self.mark(true);
+        let rested = self.gulp.is_due() && self.low_water.as_mut().is_some_and(|socket| socket.raise(LowWater::HIGH));
         if rested {
             // A read that is given up while it rests goes on resting in the next, or it would never read.
             let until = *self.resting.get_or_insert_with(|| tokio::time::Instant::now() + Gulp::REST);
             tokio::time::sleep_until(until).await;
             self.resting = None;
         }
-        if self.marked {
-            let there = self.low_water.as_ref().map_or(Ok(None), |socket| socket.read(&mut self.buffer, room))?;
-            if let Some(read) = there {
+        if let Some(low_water) = self.low_water.as_mut().filter(|socket| socket.is_raised()) {
+            if let Some(read) = low_water.read(&mut self.buffer, room)? {
                 self.gulp.note(read, read < room, rested, Instant::now());
                 return Ok(read);
             }
-            self.mark(false);
+            low_water.lower();
         }
         let mut waited = false;
         let mut room = (&mut self.buffer).limit(room);
@@ -271,14 +267,6 @@ impl ReplicationReader {
         let read = read.await?;
         self.gulp.note(read, waited && read < Gulp::SHORT, rested, Instant::now());
         Ok(read)
-    }
-
-    /// Raises or lowers the socket's low-water mark; whether it is raised.
-    fn mark(&mut self, raise: bool) -> bool {
-        if let Some(low_water) = self.low_water.as_ref().filter(|_| self.marked != raise) {
-            self.marked = low_water.set(if raise { LowWater::HIGH } else { 1 }).is_ok() && raise;
-        }
-        self.marked
     }
 }
 

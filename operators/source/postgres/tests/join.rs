@@ -48,7 +48,8 @@ fn quick(server: &Postgres, more: Value) -> Setup {
     setup
 }
 
-/// Publishes a new table so that its lock keeps nobody from seeing that.
+/// Publishes a new table so that its lock keeps nobody from seeing that: with a list of columns, since without one PostgreSQL 16
+/// and later open the table to say that it is published, and wait for its lock.
 const PUBLISH_N: &str = "ALTER PUBLICATION everything ADD TABLE n (id, filler)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +135,6 @@ async fn every_row_of_a_joined_table_is_right() {
 async fn others_flow_while_a_copy_waits_and_a_copy_leaves_them_credit() {
     let server = Postgres::start();
     let client = server.database("shop").await;
-    // With lists of columns, as above.
     client.batch_execute("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION everything FOR TABLE t (id)").await.unwrap();
     let mut setup = quick(&server, json!({ "publication": "everything" }));
     setup.credit = 4 << 20;
@@ -280,7 +280,6 @@ async fn a_renamed_table_that_is_not_copied_loses_no_change() {
 async fn a_replay_and_a_copy_do_not_keep_credit_from_each_other() {
     let server = Postgres::start_with(&["logical_decoding_work_mem=64kB"]);
     let client = server.database("shop").await;
-    // With lists of columns: without one, PostgreSQL 16 and later open the table to say that it is published, and wait for its lock.
     client
         .batch_execute("CREATE TABLE t (id int PRIMARY KEY, filler text); CREATE PUBLICATION everything FOR TABLE t (id, filler)")
         .await
