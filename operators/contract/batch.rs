@@ -8,6 +8,7 @@ use super::{Cells, TableSchema, Token, Ts};
 use arrow::array::{Array, ArrayRef, UInt32Array, new_empty_array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat, take};
+use arrow::datatypes::ArrowNativeType;
 use arrow::error::ArrowError;
 use std::sync::Arc;
 
@@ -213,22 +214,29 @@ impl RowBatch {
             columns.push(concat(&parts)?);
         }
         columns.reverse();
-        let mut joined = Self {
+        let mut all = Self {
             table,
             columns,
-            ops: batches.iter().flat_map(|b| b.ops.iter().copied()).collect(),
-            commit_lsn: batches.iter().flat_map(|b| b.commit_lsn.iter().copied()).collect(),
-            ordinal: batches.iter().flat_map(|b| b.ordinal.iter().copied()).collect(),
-            commit_time: batches.iter().flat_map(|b| b.commit_time.iter().copied()).collect(),
+            ops: joined(&batches, |b| &b.ops),
+            commit_lsn: joined(&batches, |b| &b.commit_lsn),
+            ordinal: joined(&batches, |b| &b.ordinal),
+            commit_time: joined(&batches, |b| &b.commit_time),
             unchanged: Cells::default(),
             exact: Cells::default(),
         };
         let mut rows = 0;
         for batch in &batches {
-            joined.unchanged.append(rows, &batch.unchanged);
-            joined.exact.append(rows, &batch.exact);
+            all.unchanged.append(rows, &batch.unchanged);
+            all.exact.append(rows, &batch.exact);
             rows += batch.len();
         }
-        Ok(joined)
+        Ok(all)
     }
+}
+
+/// One of the rows' own parts, of all batches.
+fn joined<T: ArrowNativeType>(batches: &[RowBatch], part: impl Fn(&RowBatch) -> &ScalarBuffer<T>) -> ScalarBuffer<T> {
+    let mut all = Vec::with_capacity(batches.iter().map(RowBatch::len).sum());
+    batches.iter().for_each(|batch| all.extend_from_slice(part(batch)));
+    all.into()
 }

@@ -3,8 +3,8 @@
 //! ```text
 //! permit ──connect──> in use ──keep──> kept ──take──> in use
 //!   ^                    │               │
-//!   └──── given back ────┴───────────────┘  kept ones are closed, the least recently needed first,
-//!         when the connection is closed     as soon as somebody waits for their place
+//!   └──── given back ────┴───────────────┘  kept ones are closed, the least recently needed first, as soon as
+//!         when the connection is closed     somebody waits for their place, and when nobody needed them for a minute
 //! ```
 //!
 //! # Guarantees
@@ -22,7 +22,11 @@ use serde::Deserialize;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a connection is kept that nobody needs; they are looked at whenever another is kept.
+const UNNEEDED: Duration = Duration::from_secs(60);
 
 /// How many connections for statements the process may have: monitors' checks, and what else draws from the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -99,6 +103,7 @@ struct Server {
 struct Kept {
     server: Arc<str>,
     key: String,
+    since: Instant,
     connection: Box<dyn Any + Send>,
 }
 
@@ -258,8 +263,13 @@ impl Connections {
             return;
         }
         inner.clock += 1;
-        let at = inner.clock;
-        inner.kept.insert(at, Kept { server: server.into(), key: key.to_owned(), connection });
+        let (at, since) = (inner.clock, Instant::now());
+        inner.kept.insert(at, Kept { server: server.into(), key: key.to_owned(), since, connection });
+        let needed = inner.kept.iter().find(|(_, kept)| since.duration_since(kept.since) < UNNEEDED).map_or(at, |(at, _)| *at);
+        let later = inner.kept.split_off(&needed);
+        let closed = std::mem::replace(&mut inner.kept, later);
+        drop(inner);
+        drop(closed);
     }
 
     /// Takes a kept connection of this key.
@@ -269,6 +279,12 @@ impl Connections {
         let at = *inner.kept.iter().rev().find(|(_, kept)| kept.key == key && kept.connection.is::<C>())?.0;
         let kept = inner.kept.remove(&at)?;
         kept.connection.downcast::<C>().ok().map(|connection| *connection)
+    }
+
+    /// Closes the kept connections of this key: the server may be another by now.
+    pub fn forget(&self, key: &str) {
+        let closed: Vec<(u64, Kept)> = self.lock().kept.extract_if(.., |_, kept| kept.key == key).collect();
+        drop(closed);
     }
 
     /// Closes every kept connection.
@@ -370,6 +386,8 @@ mod tests {
         let d = open("d", 4);
         assert_eq!(*closed.lock().unwrap(), [2]);
         assert!(budget.take::<Connection>("b").is_none());
+        budget.forget("b");
+        assert_eq!(*closed.lock().unwrap(), [2]);
         // A server's own limit closes its own kept ones only.
         let second = open("a", 5);
         assert_eq!(*closed.lock().unwrap(), [2, 3]);

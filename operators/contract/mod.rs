@@ -35,6 +35,7 @@ mod source;
 mod spelling;
 mod state;
 mod status;
+mod together;
 mod wal;
 mod wire;
 
@@ -61,4 +62,5 @@ pub use spelling::double_holds;
 pub(crate) use spelling::place_point;
 pub use state::{MemoryState, StateKey, StateStore, awaits_copy};
 pub use status::{AlertStatus, Pending, Phase, PipelineStatus, SinkStatus, SourceStatus, StoppedTable, TableStatus};
+pub use together::together;
 pub use wal::{WalDecoded, WalSender, WalServer, WalSlot};

@@ -45,6 +45,11 @@ impl Pool {
         ((key >> 20) % self.workers.len() as u64) as usize
     }
 
+    /// The worker of one of several parts of a key: they are spread over all.
+    pub(crate) fn worker_of_part(&self, key: u64, part: usize) -> usize {
+        self.worker_of(key).wrapping_add(part) % self.workers.len()
+    }
+
     /// Asks a worker.
     pub(crate) fn ask(&self, worker: usize, request: Request) {
         if let Some(worker) = self.workers.get(worker) {

@@ -8,11 +8,10 @@
 
 use super::pause::Pauses;
 use crate::checkpoint::{Pause, Wish};
-use etl_stream_operators::contract::{PipelineStatus, WalServer};
+use etl_stream_operators::contract::{PipelineStatus, WalServer, together};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
 use tracing::error;
 
 /// How often slots are looked at.
@@ -44,8 +43,7 @@ impl Limits {
 /// Looks until it is aborted.
 pub(crate) async fn watch(pipeline: Arc<str>, status: Arc<PipelineStatus>, pauses: Arc<Pauses>) {
     let mut limits = Limits::default();
-    let mut tick = tokio::time::interval(LOOK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = together(LOOK);
     loop {
         tick.tick().await;
         for (source, why) in limits.look(status.servers().values().map(|server| &**server)) {

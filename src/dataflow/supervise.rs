@@ -15,7 +15,9 @@ use super::until::{reached, shortfall};
 use super::workers::Workers;
 use crate::server::Server;
 use crate::telemetry::progress::Progress;
-use etl_stream_operators::contract::{Code, CodedError, Deliveries, Durable, Exit, Phase, PipelineStatus, Source, SourceContext, Writer};
+use etl_stream_operators::contract::{
+    Code, CodedError, Deliveries, Durable, Exit, Phase, PipelineStatus, Source, SourceContext, Writer, together,
+};
 use std::future::pending;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::{mpsc, watch};
@@ -180,7 +182,7 @@ impl Supervisor {
         // Only a drain that somebody asked for has one: `--until` waits for the work it was given.
         let mut deadline: Option<Instant> = None;
         let waits_for_end = !self.caught_up.is_empty();
-        let mut tick = tokio::time::interval_at(Instant::now() + Progress::INTERVAL, Progress::INTERVAL);
+        let mut tick = together(Progress::INTERVAL);
         loop {
             tokio::select! {
                 Some((node, error)) = self.failed.recv() => {

@@ -72,11 +72,11 @@ class Plain:
             raise EOFError
         return self._fill(header), self._fill(body)
 
-    def send(self, header, body):
+    def send(self, header, parts):
         with self.turn:
-            self.sock.sendall(_HEAD.pack(b"ETLS", len(header), len(body)) + header)
-            if len(body):
-                self.sock.sendall(body)
+            self.sock.sendall(_HEAD.pack(b"ETLS", len(header), sum(map(len, parts))) + header)
+            for part in parts:
+                self.sock.sendall(part)
 
     def close(self):
         self.sock.close()
@@ -106,13 +106,13 @@ def told(error):
 
 def serve(start):
     """Answers frames until the engine closes. `start` makes the host of the first frame's settings; its calls give a
-    header and a body, or a future of them: then the answer may come after later ones."""
+    header and the parts of a body, or a future of them: then the answer may come after later ones."""
     link = _take_socket()
     host = None
 
-    def answer(number, answer, body=b""):
+    def answer(number, answer, parts=()):
         try:
-            link.send(json.dumps({"number": number, **answer}).encode(), memoryview(body).cast("B") if len(body) else b"")
+            link.send(json.dumps({"number": number, **answer}).encode(), [memoryview(part).cast("B") for part in parts if len(part)])
         except OSError:
             # The engine is gone, which the next read says.
             pass
@@ -134,15 +134,15 @@ def serve(start):
         try:
             if call == "start":
                 host = start(header)
-                made = {}, b""
+                made = {}, ()
             elif call == "close":
                 host.close()
-                made = {}, b""
+                made = {}, ()
             else:
                 made = host.calls[call](header, body)
         except BaseException as error:
             # SystemExit too: a batch that wants to end the process is a batch that failed.
-            made = told(error), b""
+            made = told(error), ()
         if isinstance(made, tuple):
             answer(number, *made)
         else:

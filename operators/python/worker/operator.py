@@ -5,6 +5,8 @@ import importlib
 
 SYSTEM = ("_op", "_commit_lsn", "_ordinal", "_commit_ts")
 OLDEST_PYARROW = 14
+# What ends a stream (Arrow, "IPC Streaming Format").
+END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def _pyarrow():
@@ -94,11 +96,9 @@ class Host:
         return {}, self.stream(self.out_schema(schema, header["schema"]))
 
     def stream(self, schema, *batches):
-        sink = self.pa.BufferOutputStream()
-        with self.pa.ipc.new_stream(sink, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        return sink.getvalue()
+        """The parts of a stream, each in memory of its own size, copied once. What Arrow's dictionaries would need is not here:
+        no column that leaves may be one."""
+        return [*(part.serialize() for part in (schema, *batches)), END]
 
     def on_batch(self, header, body):
         pa = self.pa

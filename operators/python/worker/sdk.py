@@ -40,7 +40,7 @@ class Host:
         self.pool = concurrent.futures.ThreadPoolExecutor(16)
         self.clients, self.channels, self.generation = {}, {}, 0
         self.making = threading.Lock()
-        self.calls = {"reach": self.on_reach, "open": self.on_open, "append": self.on_append, "statuses": self.on_statuses}
+        self.calls = {"reach": self.on_reach, "open": self.on_open, "append": self.on_append, "lost": self.on_lost}
 
     def client(self, pipe):
         with self.making:
@@ -56,7 +56,7 @@ class Host:
         code = getattr(getattr(error, "error_code", None), "value", type(error).__name__)
         # The service's own code, which stands among the words.
         service = re.search(r"\b(?:ERR|STALE)_[A-Z_]+", str(error))
-        return {"refused": {"code": code, "service": service[0] if service else "", "status": getattr(error, "http_status_code", 0) or 0}}, b""
+        return {"refused": {"code": code, "service": service[0] if service else "", "status": getattr(error, "http_status_code", 0) or 0}}, ()
 
     def later(self, work, *given):
         def run():
@@ -68,7 +68,7 @@ class Host:
         return self.pool.submit(run)
 
     def on_reach(self, header, body):
-        return {}, b""
+        return {}, ()
 
     def on_open(self, header, body):
         return self.later(self.open, header)
@@ -88,14 +88,14 @@ class Host:
             self.generation += 1
             generation = f"{os.getpid()}.{self.generation}"
         self.channels[key] = (generation, channel)
-        return {"continuation": generation, "status": self.status(status)}, b""
+        return {"continuation": generation, "status": self.status(status)}, ()
 
     def on_append(self, header, body):
         """In the order they come: a channel's rows go one after the other."""
         key = (*header["pipe"], header["channel"])
         generation, channel = self.channels.get(key, ("", None))
         if generation != header["continuation"]:
-            return {"refused": {"code": "InvalidChannelError", "service": "", "status": 0}}, b""
+            return {"refused": {"code": "InvalidChannelError", "service": "", "status": 0}}, ()
         raw = self.msgspec.Raw
         # JSON has no line's end within a line.
         lines = [raw(line) for line in bytes(body).split(b"\n") if line]
@@ -103,36 +103,41 @@ class Host:
         while True:
             try:
                 channel.append_rows(lines, header["first"], header["last"])
-                return {}, b""
+                break
             except Exception as error:
                 code = getattr(getattr(error, "error_code", None), "value", "")
                 if code not in FULL or time.monotonic() > patience:
-                    if code in INVALID:
-                        self.channels[key] = ("", channel)
-                    return self.told(error)
+                    return self.lost(key, channel, error)
                 time.sleep(0.05)
+        try:
+            # On their way at once: the engine gathers rows by itself, and asks for them by when others were committed.
+            channel.initiate_flush()
+        except Exception as error:
+            if getattr(getattr(error, "error_code", None), "value", "") not in FULL:
+                return self.lost(key, channel, error)
+        return {}, ()
 
-    def on_statuses(self, header, body):
-        return self.later(self.statuses, header)
+    def lost(self, key, channel, error):
+        """A channel that took no rows; one that is another's now is not asked again."""
+        if getattr(getattr(error, "error_code", None), "value", "") in INVALID:
+            self.channels[key] = ("", channel)
+        return self.told(error)
 
-    def statuses(self, header):
-        pipe, names = header["pipe"], header["channels"]
-        found = self.client(pipe).get_channel_statuses(names)
-        answer = {name: self.status(status) for name, status in found.items()}
-        for name in [name for name in names if name in answer]:
-            # The service's status of a channel that another client has taken is the new owner's: whether it is still
-            # this process's, only the channel says, when it is told to flush.
-            generation, channel = self.channels.get((*pipe, name), ("", None))
-            code = "ERR_CHANNEL_MUST_BE_REOPENED"
+    def on_lost(self, header, body):
+        """Which channels are this process's no more: only they say so, when they are told to flush. The service tells of a
+        channel that another client has taken what is the new owner's."""
+        lost = {}
+        for name in header["channels"]:
+            key = (*header["pipe"], name)
+            generation, channel = self.channels.get(key, ("", None))
             try:
-                if channel is not None:
-                    channel.initiate_flush()
+                if channel is None:
                     continue
+                channel.initiate_flush()
             except Exception as error:
-                self.channels[(*pipe, name)] = ("", channel)
-                code = self.told(error)[0]["refused"]["service"] or code
-            answer[name]["channel_status_code"] = code
-        return {"channel_statuses": answer}, b""
+                if getattr(getattr(error, "error_code", None), "value", "") not in FULL:
+                    lost[name] = self.lost(key, channel, error)[0]["refused"]["service"] or "ERR_CHANNEL_MUST_BE_REOPENED"
+        return {"lost": lost}, ()
 
     def status(self, status):
         return {

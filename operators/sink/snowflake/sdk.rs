@@ -172,29 +172,32 @@ impl Sdk {
         Ok(sent.map(|_| continuation.to_owned()))
     }
 
-    /// As [`super::streaming::Streaming::statuses`], each from the process that has the channel.
-    pub(super) async fn statuses(&self, pipe: &Pipe, channels: &[String]) -> Result<Vec<Option<ChannelStatus>>, CodedError> {
-        let subject = format!("asking what is committed of table \"{}\"", pipe.table);
+    /// The channels that are no longer the processes' that had them, each with the service's code for it. What is committed
+    /// the service is asked itself: the SDK tells what it heard, which it asks for about once a second.
+    pub(super) async fn lost(&self, pipe: &Pipe, channels: &[String]) -> Result<serde_json::Map<String, Value>, CodedError> {
+        let subject = format!("asking whose channels table \"{}\" has", pipe.table);
         let mut workers: Vec<usize> = channels.iter().map(|name| self.worker(name)).collect();
         workers.sort_unstable();
         workers.dedup();
         let questions = workers.into_iter().map(|worker| {
             let own: Vec<&String> = channels.iter().filter(|name| self.worker(name) == worker).collect();
-            let header = json!({ "call": "statuses", "pipe": pipe.names, "channels": own });
+            let header = json!({ "call": "lost", "pipe": pipe.names, "channels": own });
             self.ask(worker, &subject, header, Bytes::new())
         });
         let mut found = serde_json::Map::new();
         for answer in futures::future::try_join_all(questions).await? {
             let mut answer = answer.map_err(|refusal| refusal.error(&subject))?;
-            if let Some(Value::Object(statuses)) = answer.get_mut("channel_statuses").map(Value::take) {
-                found.extend(statuses);
+            if let Some(Value::Object(lost)) = answer.get_mut("lost").map(Value::take) {
+                found.extend(lost);
             }
         }
-        channels.iter().map(|name| found.get(name).map(ChannelStatus::read).transpose()).collect()
+        Ok(found)
     }
 
+    /// The worker of a channel, whose name ends in its number.
     fn worker(&self, channel: &str) -> usize {
-        self.pool.worker_of(route(channel))
+        let (table, number) = channel.rsplit_once('.').unwrap_or((channel, ""));
+        self.pool.worker_of_part(route(table), number.parse().unwrap_or(0))
     }
 }
 

@@ -269,20 +269,24 @@ impl Streaming {
 
     /// The status of a pipe's channels, in their order; `None` for one that does not exist.
     pub(super) async fn statuses(&self, pipe: &Pipe, channels: &[String]) -> Result<Vec<Option<ChannelStatus>>, CodedError> {
-        if let Some(sdk) = &self.sdk {
-            return sdk.statuses(pipe, channels).await;
-        }
         let (base, token) = self.ingest().await?;
         let url = at(base, &format!("v2/streaming/{}:bulk-channel-status", pipe_path(pipe)))?;
         let body = json!({ "channel_names": channels });
-        let answer = self
-            .http
-            .call(token, |client, _| client.post(url.clone()).json(&body))
-            .await
-            .map_err(|r| r.error(&format!("asking what is committed of table \"{}\"", pipe.table)))?
-            .json();
-        let found = answer.get("channel_statuses");
-        channels.iter().map(|name| found.and_then(|all| all.get(name)).map(ChannelStatus::read).transpose()).collect()
+        let asked = self.http.call(token, |client, _| client.post(url.clone()).json(&body));
+        let answer = asked.await.map_err(|r| r.error(&format!("asking what is committed of table \"{}\"", pipe.table)))?;
+        let mut found = match answer.json().get_mut("channel_statuses").map(Value::take) {
+            Some(Value::Object(found)) => found,
+            _ => serde_json::Map::new(),
+        };
+        if let Some(sdk) = &self.sdk {
+            for (name, code) in sdk.lost(pipe, channels).await? {
+                match found.get_mut(&name) {
+                    Some(Value::Object(status)) => drop(status.insert("channel_status_code".into(), code)),
+                    _ => drop(found.insert(name, json!({ "channel_status_code": code }))),
+                }
+            }
+        }
+        channels.iter().map(|name| found.get(name).map(ChannelStatus::read).transpose()).collect()
     }
 }
 

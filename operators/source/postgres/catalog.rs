@@ -20,13 +20,14 @@ use super::{codes, connect};
 use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, Storage, TableSchema, qualified};
 use hashbrown::HashMap;
 use std::sync::Arc;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 use tracing::warn;
 
 /// The first version whose publications can have generated columns.
 const PUBLISHES_GENERATED: u32 = 180_000;
 /// The first version whose publications can have schemas.
-const PUBLISHES_SCHEMAS: i32 = 150_000;
+const PUBLISHES_SCHEMAS: u32 = 150_000;
 
 /// A published table.
 #[derive(Clone, Debug)]
@@ -74,7 +75,7 @@ pub(super) async fn numbered_candidates(client: &Client) -> Result<Vec<(u32, Str
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND {USER_SCHEMAS}
          ORDER BY 2, 3"
     );
-    client.query(&sql, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+    client.query_typed(&sql, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
 /// A table that a publication could have.
@@ -122,6 +123,11 @@ pub(super) async fn described_candidates(client: &Client) -> Result<Vec<Candidat
 /// says (`publish_via_partition_root`).
 pub(super) async fn published(client: &Client, publication: &str) -> Result<Vec<Published>, Error> {
     let version: i32 = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await?.try_get(0)?;
+    published_at(client, version.cast_unsigned(), publication).await
+}
+
+/// The same of a server whose version is known: one question.
+pub(super) async fn published_at(client: &Client, version: u32, publication: &str) -> Result<Vec<Published>, Error> {
     let by_schema = if version >= PUBLISHES_SCHEMAS {
         "(SELECT s.oid FROM pg_publication_namespace s WHERE s.pnpubid = b.oid AND s.pnnspid = n.oid), "
     } else {
@@ -141,7 +147,7 @@ pub(super) async fn published(client: &Client, publication: &str) -> Result<Vec<
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
          WHERE {USER_SCHEMAS} ORDER BY 2, 3"
     );
-    let rows = client.query(&sql, &[&publication]).await?;
+    let rows = client.query_typed(&sql, &[(&publication, Type::TEXT)]).await?;
     rows.iter()
         .map(|row| {
             Ok(Published {

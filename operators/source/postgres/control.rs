@@ -5,7 +5,7 @@
 //! ```
 //! # Guarantees
 //! - A source that only streams has its replication connection and no other that it insists on: thousands of them share what
-//!   `engine.connections` allows.
+//!   `engine.connections` allows, and those that connect alike share the connections themselves.
 //! - What failed or was given up is closed, and never used again.
 //! - Nobody who has one waits for another: look-ups that need a snapshot's places give theirs back before. Nor does anybody
 //!   have one, or wait for one, in a future that may be left unpolled: it would keep a place from those who run.
@@ -25,7 +25,7 @@ struct Way {
     budget: Arc<Connections>,
     /// The server, as the budget counts it.
     server: String,
-    /// Whose kept connections these are: another source's may be set up otherwise.
+    /// Whose kept connections these are: everybody's whose sessions are set up alike.
     key: String,
 }
 
@@ -53,10 +53,15 @@ impl Statements {
 }
 
 impl Control {
-    /// Of a source.
-    pub(super) fn new(endpoint: Endpoint, budget: &Arc<Connections>, pipeline: &str, source: &str) -> Self {
-        let (server, key) = (endpoint.host_label(), format!("source {pipeline}/{source}"));
+    /// To a source's server.
+    pub(super) fn new(endpoint: Endpoint, budget: &Arc<Connections>) -> Self {
+        let (server, key) = (endpoint.host_label(), format!("source {:032x}", endpoint.identity()));
         Self(Arc::new(Way { endpoint, budget: Arc::clone(budget), server, key }))
+    }
+
+    /// Closes those that are kept: after a failure the address may lead to another server than it did.
+    pub(super) fn forget(&self) {
+        self.0.budget.forget(&self.0.key);
     }
 
     /// The server, as the budget counts it.

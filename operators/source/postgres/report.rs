@@ -7,21 +7,28 @@ use super::confirm::Confirm;
 use super::connect::{PG_LOST, ReplicationWriter, classify};
 use super::control::Control;
 use super::state::Note;
-use crate::contract::{CodedError, Durable, Known, Lsn, SourceStatus};
+use crate::contract::{CodedError, Durable, Known, Lsn, SourceStatus, together};
 use crate::failpoint;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tracing::warn;
 
 /// How often the server is told, at least.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
-/// A source that had no change for this long is quiet, and tells a position that only time has moved no more often than
-/// this: to note each costs a write, and of many quiet sources a disk's whole attention.
+/// A source that had no change for this long is quiet: a process may have thousands of those. It asks and tells no more often
+/// than this.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// How often a quiet source notes a position that only time has moved: each costs a write, and of many sources a disk's whole
+/// attention.
+const QUIET_NOTE: Duration = Duration::from_secs(30);
+
+/// Unless the server can remove a file of its log for it (`wal_segment_size`, most often 16 MiB): then with the next telling.
+const SEGMENT: u64 = 16 << 20;
 
 /// How often the server's position is asked for.
 const POSITION_EVERY: Duration = Duration::from_secs(5);
@@ -29,6 +36,11 @@ const POSITION_EVERY: Duration = Duration::from_secs(5);
 /// The pace of status updates for a server's `wal_sender_timeout`.
 pub(super) fn pace(sender_timeout: Option<Duration>) -> Duration {
     sender_timeout.map_or(STATUS_EVERY, |timeout| STATUS_EVERY.min(timeout / 2)).max(Duration::from_millis(10))
+}
+
+/// The pace of a quiet source's, which must not look like a server that is gone either.
+pub(super) fn quiet_pace(sender_timeout: Option<Duration>, receive_timeout: Duration) -> Duration {
+    pace(sender_timeout).max(QUIET.min(sender_timeout.map_or(QUIET, |timeout| timeout / 2)).min(receive_timeout / 3))
 }
 
 /// What was noted, and whether it is time to note again.
@@ -47,12 +59,18 @@ impl Notes {
         Self { lsn, at: now, changes: 0, changed: now }
     }
 
-    /// Whether `lsn` is to be noted now, after so many changes.
-    fn is_due(&mut self, lsn: u64, changes: u64, now: Instant) -> bool {
+    /// Whether there was no change for long, after so many.
+    fn are_quiet(&mut self, changes: u64, now: Instant) -> bool {
         if changes != self.changes {
             (self.changes, self.changed) = (changes, now);
         }
-        lsn > self.lsn && (now.duration_since(self.changed) < QUIET || now.duration_since(self.at) >= QUIET)
+        now.duration_since(self.changed) >= QUIET
+    }
+
+    /// Whether `lsn` is to be noted now, after so many changes.
+    fn is_due(&mut self, lsn: u64, changes: u64, now: Instant) -> bool {
+        let quiet = self.are_quiet(changes, now);
+        lsn > self.lsn && (!quiet || now.duration_since(self.at) >= QUIET_NOTE || lsn - self.lsn >= SEGMENT)
     }
 }
 
@@ -63,6 +81,8 @@ pub(super) struct Reporter {
     pub durable: watch::Receiver<Durable>,
     pub status: Arc<SourceStatus>,
     pub every: Duration,
+    /// The pace while there is nothing to tell.
+    pub quiet: Duration,
     /// Where a position is noted before the server is told; nowhere for a slot that ends with its connection.
     pub note: Option<Note>,
     pub notes: Notes,
@@ -73,8 +93,9 @@ pub(super) struct Reporter {
 impl Reporter {
     /// Runs until `finish`: then tells the last position and ends the stream.
     pub(super) async fn run(mut self, mut finish: oneshot::Receiver<()>) -> Result<(), CodedError> {
-        let mut timer = tokio::time::interval(self.every);
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut timer = together(self.every);
+        let mut told = Instant::now();
+        self.send(true).await?;
         loop {
             let timed = tokio::select! {
                 biased;
@@ -86,7 +107,16 @@ impl Reporter {
                     }
                     return Ok(());
                 }
-                _ = timer.tick() => true,
+                now = timer.tick() => {
+                    // A table that joins waits for the stream to have passed a position.
+                    let waited_for = self.status.joining.load(Ordering::Relaxed) > 0;
+                    let changes = self.status.changes.load(Ordering::Relaxed);
+                    if !waited_for && self.notes.are_quiet(changes, now) && now.duration_since(told) < self.quiet {
+                        continue;
+                    }
+                    told = now;
+                    true
+                }
                 () = self.bell.notified() => false,
             };
             // Keepalives carry the server's position: they are what moves time on a quiet database.
@@ -138,6 +168,7 @@ pub(super) async fn heartbeat(
     silence: Duration,
 ) -> Result<(), CodedError> {
     let mut warned = false;
+    let mut turn = together(POSITION_EVERY.min(every));
     loop {
         let beats = !standby && control.budget().log_ends().beats(control.server(), every);
         match control.budget().log_ends().known(control.server(), standby, POSITION_EVERY) {
@@ -162,7 +193,7 @@ pub(super) async fn heartbeat(
                 }
             }
         }
-        tokio::time::sleep(POSITION_EVERY.min(every)).await;
+        turn.tick().await;
     }
 }
 
@@ -189,17 +220,17 @@ mod tests {
         let mut notes = Notes::new(0);
         let start = notes.at;
         let mut noted = Vec::new();
-        for second in 1..=60 {
+        for second in 1..=72 {
             let now = start + Duration::from_secs(second);
-            // A change in the 31st second; its rows are durable two seconds later. Time moves the position each second.
-            let (lsn, changes) = (second * 100, u64::from(second >= 31));
+            // A change in the 31st second; then time alone moves the position, and from the 70th on it moves fast.
+            let (lsn, changes) = (second * 100 + second.saturating_sub(69) * SEGMENT, u64::from(second >= 31));
             if notes.is_due(lsn, changes, now) {
                 (notes.lsn, notes.at) = (lsn, now);
                 noted.push(second);
             }
             assert!(!notes.is_due(notes.lsn, changes, now), "nothing to note");
         }
-        let expected: Vec<u64> = (1..10).chain([19, 29]).chain(31..41).chain([50, 60]).collect();
+        let expected: Vec<u64> = (1..10).chain(31..41).chain(70..=72).collect();
         assert_eq!(noted, expected);
     }
 }

@@ -222,6 +222,9 @@ impl Run {
             let delay = delays.next().unwrap_or(retry.max.0);
             warn!(source = &*self.source, %error, "the source failed and tries again in {} ms", delay.as_millis());
             self.status.set_phase(Phase::Retrying, Some(error.to_string()));
+            if let Ok(control) = self.control() {
+                control.forget();
+            }
             let mut stop = self.stop.clone();
             tokio::select! {
                 () = stopped(&mut stop) => return self.end_unconnected().await,
@@ -323,7 +326,7 @@ impl Run {
 
     /// The way to connections for statements.
     fn control(&self) -> Result<Control, CodedError> {
-        Ok(Control::new(self.connect.resolve(&self.folder)?, &self.connections, &self.pipeline, &self.source))
+        Ok(Control::new(self.connect.resolve(&self.folder)?, &self.connections))
     }
 
     /// Tables that are to be copied anew give no change until they are: one of theirs may be what a sink refused.

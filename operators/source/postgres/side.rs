@@ -199,6 +199,7 @@ impl Side {
             durable: self.durable.clone(),
             status: Arc::default(),
             every: report::pace(self.server.sender_timeout).min(ASK),
+            quiet: ASK,
             note: None,
             notes: Notes::new(0),
             bell: Arc::clone(&bell),

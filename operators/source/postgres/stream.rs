@@ -128,6 +128,7 @@ impl Run {
             durable: self.durable.clone(),
             status: Arc::clone(&self.status),
             every: report::pace(server.sender_timeout),
+            quiet: report::quiet_pace(server.sender_timeout, self.settings.receive_timeout),
             note: Some(self.note()),
             notes: Notes::new(self.documents().confirmed()?.unwrap_or(0)),
             bell: Arc::clone(&bell),

@@ -35,6 +35,8 @@ pub(super) struct Surveyed {
 pub(super) struct Survey {
     pub control: Control,
     pub settings: Settings,
+    /// `server_version_num`.
+    pub version: u32,
     pub standby: bool,
     /// Whether tables may be added to the publication now: not when that was refused a moment ago.
     pub may_add: bool,
@@ -46,8 +48,8 @@ pub(super) struct Survey {
 pub(super) async fn position(client: &Client) -> Result<u64, CodedError> {
     let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text";
     let doing = "asking where the server's log ends";
-    let row = client.query_one(sql, &[]).await.map_err(|e| classify(&e, doing))?;
-    let text: Option<String> = row.try_get(0).map_err(|e| classify(&e, doing))?;
+    let rows = client.query_typed(sql, &[]).await.map_err(|e| classify(&e, doing))?;
+    let text: Option<String> = rows.first().map_or(Ok(None), |row| row.try_get(0)).map_err(|e| classify(&e, doing))?;
     Ok(text.and_then(|text| text.parse::<Lsn>().ok()).map_or(0, |lsn| lsn.0))
 }
 
@@ -57,8 +59,10 @@ impl Survey {
         let (settings, name) = (&self.settings, &self.settings.publication);
         let failed = |e: tokio_postgres::Error| classify(&e, &format!("looking for new tables of publication \"{name}\""));
         let client = self.control.open().await?;
-        let mut published = catalog::published(&client, name).await.map_err(failed)?;
-        let mut absent = catalog::numbered_candidates(&client).await.map_err(failed)?;
+        // All three at once. The position comes last, and the server answers in order: it is where the log ended after the look.
+        let (published, absent, ended) =
+            tokio::join!(catalog::published_at(&client, self.version, name), catalog::numbered_candidates(&client), position(&client));
+        let (mut published, mut absent, mut ended) = (published.map_err(failed)?, absent.map_err(failed)?, ended?);
         absent.retain(|(_, schema, table)| {
             settings.tables.matches(schema, table) && !published.iter().any(|p| p.schema == *schema && p.name == *table)
         });
@@ -68,14 +72,14 @@ impl Survey {
             absent.retain(|(id, schema, table)| self.known.get(&qualified(schema, table)) != Some(id));
             if !absent.is_empty() && self.may_add {
                 refused = self.add(&client, &mut absent).await.err();
-                published = catalog::published(&client, name).await.map_err(failed)?;
+                published = catalog::published_at(&client, self.version, name).await.map_err(failed)?;
+                ended = position(&client).await?;
             }
         }
         published.retain(|t| settings.tables.matches(&t.schema, &t.name));
-        let position = position(&client).await?;
         client.keep();
         let left_out = absent.into_iter().map(|(_, schema, table)| (schema, table)).collect();
-        Ok(Surveyed { published, left_out, refused, position })
+        Ok(Surveyed { published, left_out, refused, position: ended })
     }
 
     /// Adds tables, one by one where not all can be. Leaves those that were not in `absent`, and says why of the last.

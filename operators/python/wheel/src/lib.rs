@@ -94,8 +94,14 @@ impl Frames {
     }
 
     /// Sends a frame; it may not have left when this returns. `ConnectionError` when the engine has closed.
-    fn send(&self, py: Python<'_>, header: Vec<u8>, body: PyBuffer<u8>) -> PyResult<()> {
-        let body = body.to_vec(py)?;
+    fn send(&self, py: Python<'_>, header: Vec<u8>, parts: Vec<PyBuffer<u8>>) -> PyResult<()> {
+        let mut body = vec![0; parts.iter().map(PyBuffer::item_count).sum()];
+        let mut rest = &mut body[..];
+        for part in &parts {
+            let (own, after) = rest.split_at_mut(part.item_count());
+            part.copy_to_slice(py, own)?;
+            rest = after;
+        }
         py.detach(|| {
             let outgoing = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
             outgoing.as_ref().and_then(|outgoing| outgoing.send((header, body)).ok())

@@ -56,6 +56,8 @@ pub(crate) struct Endpoint {
     pub(super) require_binding: Option<bool>,
     pub(super) target: TargetSession,
     pub(super) shuffle: bool,
+    /// What all of it comes to, for this process alone: equal where everything is.
+    pub(super) identity: u128,
 }
 
 impl fmt::Debug for Endpoint {
@@ -97,6 +99,12 @@ impl Endpoint {
     /// Host and port, all of them, with commas.
     pub(crate) fn host_label(&self) -> String {
         self.hosts.iter().map(Host::label).collect::<Vec<_>>().join(",")
+    }
+
+    /// A word that two endpoints have in common only if sessions of one are as good as the other's: hosts, database, user,
+    /// password and settings are the same. It says nothing of them, and is another in each process.
+    pub(crate) fn identity(&self) -> u128 {
+        self.identity
     }
 
     /// The database.
@@ -220,7 +228,6 @@ impl Endpoint {
                         match refusal.next {
                             Next::Nothing => {}
                             _ if tried + 1 == ways.len() => {}
-                            Next::Plain => continue,
                             Next::OtherWay => {
                                 before = Some(error.message);
                                 continue;
@@ -276,15 +283,17 @@ impl Endpoint {
             (Place::Tcp(address), None) => Socket::Tcp(Socket::tcp(address, &self.keepalive).await.map_err(lost)?),
             (Place::Tcp(address), Some(config)) => {
                 let tcp = Socket::tcp(address, &self.keepalive).await.map_err(lost)?;
-                encrypt(tcp, config, &host.name, self.tls.direct, doing).await.map_err(|no| match no {
-                    NoTls::NotOffered => Refusal {
-                        error: CodedError::definite(PG_TLS, format!("{doing}: the server does not offer TLS"))
-                            .hint("turn `ssl` on at the server, or use `tls: { mode: prefer }` or `disable` where the network is trusted"),
-                        next: Next::Plain,
-                    },
-                    NoTls::Handshake(error) => Refusal { error, next: Next::OtherWay },
-                    NoTls::Final(error) => Refusal { error, next: Next::Nothing },
-                })?
+                match encrypt(tcp, config, &host.name, self.tls.direct, doing).await {
+                    Ok(socket) => socket,
+                    Err(NoTls::NotOffered(tcp)) if self.tls.prefers() => Socket::Tcp(tcp),
+                    Err(NoTls::NotOffered(_)) => {
+                        let error = CodedError::definite(PG_TLS, format!("{doing}: the server does not offer TLS"))
+                            .hint("turn `ssl` on at the server, or use `tls: { mode: prefer }` or `disable` where the network is trusted");
+                        return Err(Refusal { error, next: Next::Nothing });
+                    }
+                    Err(NoTls::Handshake(error)) => return Err(Refusal { error, next: Next::OtherWay }),
+                    Err(NoTls::Final(error)) => return Err(Refusal { error, next: Next::Nothing }),
+                }
             }
         };
         let application = format!("{} {purpose}", self.application);
@@ -400,8 +409,6 @@ struct Refusal {
 #[derive(Clone, Copy)]
 enum Next {
     Nothing,
-    /// Without TLS, which the server does not offer.
-    Plain,
     /// Without TLS instead of with it, or the other way round.
     OtherWay,
 }

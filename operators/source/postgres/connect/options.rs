@@ -60,7 +60,7 @@ const REFUSED: [(&str, &str); 12] = [
 ];
 
 /// Options by name; each at most once.
-#[derive(Default)]
+#[derive(Default, Hash)]
 pub(super) struct Options(BTreeMap<String, String>);
 
 impl Options {

@@ -17,9 +17,13 @@ use crate::contract::CodedError;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
+/// Keys of [`Endpoint::identity`]; two, since 64 bits are few where whoever shares them shares a session.
+static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
 /// How long one address may take, from the first packet to the first answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// PostgreSQL's port.
@@ -73,7 +77,7 @@ pub(crate) struct TlsSettings {
 }
 
 /// Which server of several will do (libpq's `target_session_attrs`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum TargetSession {
     /// The first that answers.
@@ -162,6 +166,11 @@ impl ConnectSettings {
     /// The same with given surroundings.
     pub(super) fn resolve_in(&self, folder: &Path, surroundings: &Surroundings) -> Result<Endpoint, CodedError> {
         let mut options = self.merged()?;
+        let mut identity = KEYS.each_ref().map(BuildHasher::build_hasher);
+        for part in &mut identity {
+            // Files may say something else by now than when a session was made; that they do for any session that lasts.
+            (&options, self.connect_timeout, self.keepalive, self.target_session_attrs, folder).hash(part);
+        }
         let user = options.take("user").ok_or_else(|| settings("no user is given").hint("set `user`, or write it into the URL"))?;
         let database = options.take("dbname").unwrap_or_else(|| user.clone());
         let mut hosts = hosts(&mut options)?;
@@ -172,6 +181,9 @@ impl ConnectSettings {
             let name = if SOCKET_FOLDERS.contains(&host.name.as_str()) { "localhost" } else { &host.name };
             host.password =
                 password.clone().or_else(|| file.as_ref().and_then(|file| passfile::find(file, name, host.port, &database, &user)));
+            for part in &mut identity {
+                host.password.as_ref().map(ExposeSecret::expose_secret).hash(part);
+            }
         }
         let timeout = options.number::<i32>("connect_timeout")?.map(|count| u64::try_from(count).unwrap_or(0));
         let timeout = self.connect_timeout.or(timeout.map(|count| if count == 0 { Duration::MAX } else { Duration::from_secs(count) }));
@@ -198,6 +210,7 @@ impl ConnectSettings {
                 .unwrap_or(Some(false)),
             target: target(self.target_session_attrs, &mut options)?,
             shuffle: options.word("load_balance_hosts", &[("disable", false), ("random", true)])?.unwrap_or(false),
+            identity: identity.iter().fold(0, |identity, part| identity << 64 | u128::from(part.finish())),
         })
     }
 

@@ -98,8 +98,8 @@ impl Socket {
 
 /// Why TLS was not agreed on.
 pub(super) enum NoTls {
-    /// The server does not offer it.
-    NotOffered,
+    /// The server does not offer it; the connection is as good as one that never asked (PostgreSQL manual, 55.2.11).
+    NotOffered(TcpStream),
     /// It failed; without it may work.
     Handshake(CodedError),
     /// It failed, and going on without it would be wrong.
@@ -121,7 +121,7 @@ pub(super) async fn encrypt(mut tcp: TcpStream, config: Arc<ClientConfig>, name:
         asked.await.map_err(|error| NoTls::Final(broken(doing, stage, error)))?;
         match answer {
             [b'S'] => {}
-            [b'N'] => return Err(NoTls::NotOffered),
+            [b'N'] => return Err(NoTls::NotOffered(tcp)),
             _ => {
                 let error =
                     io::Error::new(io::ErrorKind::InvalidData, "what answers is not a PostgreSQL server, or it takes no connections");

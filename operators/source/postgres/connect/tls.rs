@@ -86,6 +86,11 @@ impl Tls {
         Ok(Self { mode, direct, config: Some(Arc::new(config)) })
     }
 
+    /// Whether a connection on which the server says that it has no TLS goes on without.
+    pub(super) fn prefers(&self) -> bool {
+        self.mode == TlsMode::Prefer
+    }
+
     /// The ways to try, in order: with TLS or without.
     pub(super) fn ways(&self) -> Vec<Option<Arc<ClientConfig>>> {
         let with = self.config.clone();

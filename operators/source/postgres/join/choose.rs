@@ -26,6 +26,7 @@ impl Session<'_> {
         let survey = Survey {
             control: self.control.clone(),
             settings: self.run.settings.clone(),
+            version: self.server.version,
             standby: self.server.standby,
             may_add: self.joins.add_at <= now,
             known: self.known.iter().map(|(name, (id, _))| (name.clone(), *id)).collect(),
