@@ -15,6 +15,7 @@
 //!
 //! Hot path: no work per row but the cut at a boundary, which looks at commit LSNs only.
 
+mod gather;
 mod limits;
 mod pending;
 

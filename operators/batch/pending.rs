@@ -1,9 +1,10 @@
 //! The rows that wait, table by table. See the stage's page for the guarantees.
 
+use super::gather::Gather;
 use super::{Limits, SealReason};
 use crate::contract::{Item, RowBatch, TableSchema};
 use arrow::error::ArrowError;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,21 +19,16 @@ pub struct Sealed<C> {
     pub reason: Option<SealReason>,
 }
 
+/// Tables whose last batch's size is known; with more, all are forgotten.
+const KNOWN: usize = 1_024;
+
 struct Pending<C> {
     table: Arc<TableSchema>,
-    parts: Vec<RowBatch>,
+    gather: Gather,
     rows: usize,
     bytes: usize,
     since: Instant,
     capability: C,
-}
-
-impl<C> Pending<C> {
-    fn add(&mut self, batch: RowBatch) {
-        self.rows += batch.len();
-        self.bytes += batch.bytes();
-        self.parts.push(batch);
-    }
 }
 
 /// Gathers rows and seals batches. `C` is what keeps the frontier behind them: a timely capability.
@@ -40,13 +36,15 @@ pub struct Batcher<C> {
     limits: Limits,
     /// In the order of their oldest row, so that age is looked at from the front.
     tables: VecDeque<Pending<C>>,
+    /// Rows of each table's last batch.
+    before: HashMap<u64, usize>,
 }
 
 impl<C: Clone> Batcher<C> {
     /// A batcher with nothing in it.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, tables: VecDeque::new() }
+        Self { limits, tables: VecDeque::new(), before: HashMap::new() }
     }
 
     /// When the oldest row will have waited long enough.
@@ -70,14 +68,32 @@ impl<C: Clone> Batcher<C> {
                 return Ok(());
             }
         };
-        let mut rest = batch;
-        while !rest.is_empty() {
-            let at = self.place(&rest.table, &capability, now, out)?;
-            let pending = &mut self.tables[at];
+        let mut rest = (!batch.is_empty()).then_some(batch);
+        while let Some(mut part) = rest.take() {
+            let waiting = self.place(&part.table, out)?;
+            let room = self.limits.rows - waiting.map_or(0, |at| self.tables[at].rows);
             // At most the limit in a batch: what does not fit starts the next one.
-            let fits = rest.len().min(self.limits.rows - pending.rows);
-            pending.add(rest.slice(0, fits));
-            rest = rest.slice(fits, rest.len() - fits);
+            if part.len() > room {
+                rest = Some(part.slice(room, part.len() - room));
+                part = part.slice(0, room);
+            }
+            let (rows, bytes) = (part.len(), part.bytes());
+            let at = match waiting {
+                Some(at) => {
+                    self.tables[at].gather.push(&part)?;
+                    at
+                }
+                None => {
+                    let table = Arc::clone(&part.table);
+                    let expected = self.before.get(&table.route()).copied().unwrap_or(0);
+                    let gather = Gather::new(part, expected.min(self.limits.rows));
+                    self.tables.push_back(Pending { table, gather, rows: 0, bytes: 0, since: now, capability: capability.clone() });
+                    self.tables.len() - 1
+                }
+            };
+            let pending = &mut self.tables[at];
+            pending.rows += rows;
+            pending.bytes += bytes;
             if pending.rows >= self.limits.rows {
                 self.seal(at, SealReason::Rows, out)?;
             } else if pending.bytes >= self.limits.bytes {
@@ -87,23 +103,14 @@ impl<C: Clone> Batcher<C> {
         Ok(())
     }
 
-    /// Where the rows of a table wait; rows of another schema of it are sealed first.
-    fn place(&mut self, table: &Arc<TableSchema>, capability: &C, now: Instant, out: &mut Vec<Sealed<C>>) -> Result<usize, ArrowError> {
-        if let Some(at) = self.tables.iter().position(|p| same_table(&p.table, table)) {
-            if self.tables[at].table == *table {
-                return Ok(at);
-            }
-            self.seal(at, SealReason::Schema, out)?;
+    /// Where rows of a table wait; those of another schema of it are sealed first.
+    fn place(&mut self, table: &Arc<TableSchema>, out: &mut Vec<Sealed<C>>) -> Result<Option<usize>, ArrowError> {
+        let Some(at) = self.tables.iter().position(|p| same_table(&p.table, table)) else { return Ok(None) };
+        if self.tables[at].table == *table {
+            return Ok(Some(at));
         }
-        self.tables.push_back(Pending {
-            table: Arc::clone(table),
-            parts: Vec::new(),
-            rows: 0,
-            bytes: 0,
-            since: now,
-            capability: capability.clone(),
-        });
-        Ok(self.tables.len() - 1)
+        self.seal(at, SealReason::Schema, out)?;
+        Ok(None)
     }
 
     /// Seals what has waited long enough at `now`.
@@ -134,7 +141,11 @@ impl<C: Clone> Batcher<C> {
 
     fn seal(&mut self, at: usize, reason: SealReason, out: &mut Vec<Sealed<C>>) -> Result<(), ArrowError> {
         let Some(pending) = self.tables.remove(at) else { return Ok(()) };
-        let batch = RowBatch::concat(pending.parts)?;
+        if self.before.len() > KNOWN {
+            self.before.clear();
+        }
+        self.before.insert(pending.table.route(), pending.rows);
+        let batch = pending.gather.finish()?;
         // A limit that fell inside a transaction is moved back to its start, as long as half of the rows
         // stay: a reader of one batch then sees whole transactions.
         if matches!(reason, SealReason::Rows | SealReason::Bytes)
@@ -146,7 +157,7 @@ impl<C: Clone> Batcher<C> {
                 table: pending.table,
                 rows: rest.len(),
                 bytes: rest.bytes(),
-                parts: vec![rest],
+                gather: Gather::new(rest, pending.rows),
                 since: pending.since,
                 capability: pending.capability.clone(),
             };

@@ -17,6 +17,11 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// How often a process is killed.
+fn rounds() -> u32 {
+    std::env::var("CLUSTER_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(6)
+}
+
 /// Two processes of one pipeline.
 struct Two {
     project: Project,
@@ -97,7 +102,8 @@ async fn shops() -> Postgres {
 fn change(postgres: &Postgres, stop: &tokio::sync::watch::Sender<bool>) -> tokio::task::JoinSet<()> {
     let mut tasks = tokio::task::JoinSet::new();
     for source in SOURCES {
-        let (url, stop) = (postgres.url(source), stop.subscribe());
+        // What comes while many rounds last must be read in the end all the same.
+        let (url, stop, pause) = (postgres.url(source), stop.subscribe(), Duration::from_millis(u64::from(rounds()) / 2));
         tasks.spawn(async move {
             let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
             tokio::spawn(connection);
@@ -113,7 +119,7 @@ fn change(postgres: &Postgres, stop: &tokio::sync::watch::Sender<bool>) -> tokio
                     );
                     client.batch_execute(&sql).await.unwrap();
                 }
-                tokio::time::sleep(Duration::from_millis(3)).await;
+                tokio::time::sleep(pause).await;
             }
         });
     }
@@ -127,9 +133,8 @@ async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
     let (stop, _) = tokio::sync::watch::channel(false);
     let mut changes = change(&postgres, &stop);
     let seed = std::env::var("CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_128);
-    let rounds: u32 = std::env::var("CLUSTER_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(6);
     let mut random = Random::new(seed);
-    for round in 0..rounds {
+    for round in 0..rounds() {
         let before = two.rows();
         let mut processes = two.both(&[]);
         if !random.below(4).is_multiple_of(4) {

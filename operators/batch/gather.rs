@@ -1,0 +1,312 @@
+//! Rows that become one batch: each part is copied behind what is there and let go at once.
+//!
+//! ```text
+//! part ──alone──> passed on as it came
+//! part, part … ──columns──> grown buffers ──> RowBatch
+//! ```
+//! # Guarantees
+//! What waits takes the memory of its values, not that of the parts it came in. One part is not copied at all.
+//!
+//! Hot path: one copy of each column's bytes a part; nothing per value but the shift of a text's offsets.
+
+use crate::contract::{Cells, RowBatch};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanBuilder, GenericByteBuilder, PrimitiveBuilder};
+use arrow::compute::concat;
+use arrow::datatypes::{
+    BinaryType, ByteArrayType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, Utf8Type,
+};
+use arrow::error::ArrowError;
+use std::mem::take;
+use std::sync::Arc;
+
+/// A column that grows.
+trait Grow {
+    /// Appends a part of the column's own type.
+    fn append(&mut self, part: &ArrayRef) -> Result<(), ArrowError>;
+    /// Everything appended.
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError>;
+}
+
+impl<T: ArrowPrimitiveType> Grow for PrimitiveBuilder<T> {
+    fn append(&mut self, part: &ArrayRef) -> Result<(), ArrowError> {
+        self.append_array(part.as_primitive());
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        Ok(Arc::new(Self::finish(self)))
+    }
+}
+
+impl Grow for BooleanBuilder {
+    fn append(&mut self, part: &ArrayRef) -> Result<(), ArrowError> {
+        self.append_array(part.as_boolean());
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        Ok(Arc::new(Self::finish(self)))
+    }
+}
+
+impl<T: ByteArrayType> Grow for GenericByteBuilder<T> {
+    fn append(&mut self, part: &ArrayRef) -> Result<(), ArrowError> {
+        self.append_array(part.as_bytes())
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        Ok(Arc::new(Self::finish(self)))
+    }
+}
+
+/// Of a type that no column of the engine's has: kept as it comes, and joined at the end.
+struct Parts(Vec<ArrayRef>);
+
+impl Grow for Parts {
+    fn append(&mut self, part: &ArrayRef) -> Result<(), ArrowError> {
+        self.0.push(Arc::clone(part));
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        let parts = take(&mut self.0);
+        concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    }
+}
+
+/// A column like this one, with room for so many rows.
+fn column(like: &ArrayRef, rows: usize) -> Box<dyn Grow> {
+    // a sixteenth more than these rows need, so that the last ones seldom double it
+    let bytes = |whole: usize| (whole / like.len().max(1) + 1) * (rows + rows / 16);
+    let ty = like.data_type();
+    match ty {
+        DataType::Boolean => Box::new(BooleanBuilder::with_capacity(rows)),
+        DataType::Int16 => fixed::<Int16Type>(ty, rows),
+        DataType::Int32 => fixed::<Int32Type>(ty, rows),
+        DataType::Int64 => fixed::<Int64Type>(ty, rows),
+        DataType::Float32 => fixed::<Float32Type>(ty, rows),
+        DataType::Float64 => fixed::<Float64Type>(ty, rows),
+        DataType::Decimal128(..) => fixed::<Decimal128Type>(ty, rows),
+        DataType::Date32 => fixed::<Date32Type>(ty, rows),
+        DataType::Time64(TimeUnit::Microsecond) => fixed::<Time64MicrosecondType>(ty, rows),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => fixed::<TimestampMicrosecondType>(ty, rows),
+        DataType::Utf8 => Box::new(GenericByteBuilder::<Utf8Type>::with_capacity(rows, bytes(text_bytes::<Utf8Type>(like)))),
+        DataType::Binary => Box::new(GenericByteBuilder::<BinaryType>::with_capacity(rows, bytes(text_bytes::<BinaryType>(like)))),
+        _ => Box::new(Parts(Vec::new())),
+    }
+}
+
+fn fixed<T: ArrowPrimitiveType>(ty: &DataType, rows: usize) -> Box<dyn Grow> {
+    Box::new(PrimitiveBuilder::<T>::with_capacity(rows).with_data_type(ty.clone()))
+}
+
+fn text_bytes<T: ByteArrayType<Offset = i32>>(array: &ArrayRef) -> usize {
+    let offsets = array.as_bytes::<T>().offsets();
+    (offsets[offsets.len() - 1] - offsets[0]) as usize
+}
+
+/// Several parts.
+struct Grown {
+    columns: Vec<Box<dyn Grow>>,
+    ops: Vec<u8>,
+    commit_lsn: Vec<u64>,
+    ordinal: Vec<u64>,
+    commit_time: Vec<i64>,
+    unchanged: Cells<()>,
+    exact: Cells<Box<str>>,
+}
+
+impl Grown {
+    fn new(like: &RowBatch, rows: usize) -> Self {
+        Self {
+            columns: like.columns.iter().map(|like| column(like, rows)).collect(),
+            ops: Vec::with_capacity(rows),
+            commit_lsn: Vec::with_capacity(rows),
+            ordinal: Vec::with_capacity(rows),
+            commit_time: Vec::with_capacity(rows),
+            unchanged: Cells::default(),
+            exact: Cells::default(),
+        }
+    }
+
+    fn append(&mut self, part: &RowBatch) -> Result<(), ArrowError> {
+        for (column, part) in self.columns.iter_mut().zip(&part.columns) {
+            column.append(part)?;
+        }
+        self.unchanged.append(self.ops.len(), &part.unchanged);
+        self.exact.append(self.ops.len(), &part.exact);
+        self.ops.extend_from_slice(&part.ops);
+        self.commit_lsn.extend_from_slice(&part.commit_lsn);
+        self.ordinal.extend_from_slice(&part.ordinal);
+        self.commit_time.extend_from_slice(&part.commit_time);
+        Ok(())
+    }
+}
+
+/// Rows of one schema that wait to be one batch.
+pub(super) struct Gather {
+    /// The first part: while it is the only one, all of it; then no row of it, for the table and the types.
+    first: RowBatch,
+    grown: Option<Grown>,
+    /// Rows that there is room for when a second part comes.
+    expected: usize,
+}
+
+impl Gather {
+    /// Of its first part, when so many rows are expected.
+    pub(super) fn new(first: RowBatch, expected: usize) -> Self {
+        Self { first, grown: None, expected }
+    }
+
+    /// Appends a part.
+    ///
+    /// # Errors
+    /// When its arrays' types are others, or a column would pass 2 GiB of text. What was gathered is of no use then.
+    pub(super) fn push(&mut self, part: &RowBatch) -> Result<(), ArrowError> {
+        let types = |batch: &RowBatch| batch.columns.iter().map(|column| column.data_type().clone()).collect::<Vec<_>>();
+        let same = part.columns.len() == self.first.columns.len()
+            && part.columns.iter().zip(&self.first.columns).all(|(a, b)| a.data_type() == b.data_type());
+        if !same {
+            let why = format!("columns of types {:?} do not follow {:?}", types(part), types(&self.first));
+            return Err(ArrowError::InvalidArgumentError(why));
+        }
+        let grown = match &mut self.grown {
+            Some(grown) => grown,
+            None => {
+                let room = self.expected.max(self.first.len() + part.len());
+                let grown = self.grown.insert(Grown::new(&self.first, room));
+                grown.append(&self.first)?;
+                let empty = RowBatch::empty(Arc::clone(&self.first.table));
+                let columns = self.first.columns.iter().map(|column| arrow::array::new_empty_array(column.data_type())).collect();
+                self.first = RowBatch { columns, ..empty };
+                grown
+            }
+        };
+        grown.append(part)
+    }
+
+    /// The batch of all parts.
+    ///
+    /// # Errors
+    /// As [`Gather::push`].
+    pub(super) fn finish(self) -> Result<RowBatch, ArrowError> {
+        let Some(mut grown) = self.grown else { return Ok(self.first) };
+        Ok(RowBatch {
+            table: self.first.table,
+            columns: grown.columns.iter_mut().map(|column| column.finish()).collect::<Result<_, _>>()?,
+            ops: grown.ops.into(),
+            commit_lsn: grown.commit_lsn.into(),
+            ordinal: grown.ordinal.into(),
+            commit_time: grown.commit_time.into(),
+            unchanged: grown.unchanged,
+            exact: grown.exact,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Column, ColumnType, PgType, ReplicaIdentity, TableSchema};
+    use arrow::array::{BinaryArray, BooleanArray, Int64Array, PrimitiveArray, StringArray};
+    use proptest::prelude::*;
+
+    fn table() -> Arc<TableSchema> {
+        let types = [
+            ColumnType::Int8,
+            ColumnType::Bool,
+            ColumnType::Text,
+            ColumnType::Bytea,
+            ColumnType::Numeric { precision: 18, scale: 4 },
+            ColumnType::TimestampTz,
+            ColumnType::Float8,
+        ];
+        let column = |(at, ty): (usize, ColumnType)| Column {
+            name: format!("c{at}").into(),
+            ty,
+            pg_type: PgType { oid: 0, modifier: -1, name: "".into() },
+            nullable: true,
+            key: None,
+            missing: None,
+            number: None,
+            filled: false,
+        };
+        let columns = types.into_iter().enumerate().map(column).collect();
+        let (source, schema, name) = ("s".into(), "public".into(), "t".into());
+        Arc::new(TableSchema { source, id: 1, schema, name, columns, identity: ReplicaIdentity::Default, storage: None })
+    }
+
+    /// Rows from a number on, each column null where a bit of `nulls` says so.
+    fn rows(table: &Arc<TableSchema>, from: u64, nulls: &[u8]) -> RowBatch {
+        let value = |column: u32| nulls.iter().zip(from..).map(move |(null, n)| (null >> column & 1 == 0).then_some(n));
+        let ty = |column: usize| table.columns[column].ty.arrow();
+        let texts: StringArray = value(2).map(|n| n.map(|n| "é".repeat(n as usize % 7))).collect();
+        let bytes: BinaryArray = value(3).map(|n| n.map(|n| vec![n as u8; n as usize % 5])).collect();
+        let decimals: PrimitiveArray<Decimal128Type> = value(4).map(|n| n.map(i128::from)).collect();
+        let times: PrimitiveArray<TimestampMicrosecondType> = value(5).map(|n| n.map(|n| n as i64)).collect();
+        let mut batch = RowBatch {
+            columns: vec![
+                Arc::new(value(0).map(|n| n.map(|n| n as i64)).collect::<Int64Array>()),
+                Arc::new(value(1).map(|n| n.map(|n| n % 3 == 0)).collect::<BooleanArray>()),
+                Arc::new(texts),
+                Arc::new(bytes),
+                Arc::new(decimals.with_data_type(ty(4))),
+                Arc::new(times.with_data_type(ty(5))),
+                Arc::new(value(6).map(|n| n.map(|n| n as f64)).collect::<PrimitiveArray<Float64Type>>()),
+            ],
+            ops: nulls.iter().map(|_| b'u').collect(),
+            commit_lsn: nulls.iter().map(|_| 7).collect(),
+            ordinal: (from..).take(nulls.len()).collect(),
+            commit_time: nulls.iter().map(|_| 9).collect(),
+            ..RowBatch::empty(Arc::clone(table))
+        };
+        for (row, null) in nulls.iter().enumerate() {
+            if null & 0x81 == 0x81 {
+                batch.unchanged.push(row, 0, ());
+            }
+            if null & 0x90 == 0x90 {
+                batch.exact.push(row, 4, "NaN".into());
+            }
+        }
+        batch
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_joined_as_arrow_joins_them(
+            parts in prop::collection::vec((prop::collection::vec(any::<u8>(), 1..40), 0_usize..8, any::<bool>()), 1..6),
+            expected in 0_usize..100,
+        ) {
+            let table = table();
+            let (mut from, mut batches) = (0, Vec::new());
+            for (nulls, skip, full) in parts {
+                let nulls: Vec<u8> = if full { vec![0; nulls.len()] } else { nulls };
+                let skip = skip.min(nulls.len() - 1);
+                // Slices too, as a limit cuts them.
+                batches.push(rows(&table, from, &nulls).slice(skip, nulls.len() - skip));
+                from += nulls.len() as u64;
+            }
+            let mut gather = Gather::new(batches[0].clone(), expected);
+            batches.iter().skip(1).for_each(|part| gather.push(part).unwrap());
+            let (gathered, joined) = (gather.finish().unwrap(), RowBatch::concat(batches).unwrap());
+            prop_assert_eq!(&gathered.columns, &joined.columns);
+            prop_assert_eq!(gathered.ops, joined.ops);
+            prop_assert_eq!(gathered.commit_lsn, joined.commit_lsn);
+            prop_assert_eq!(gathered.ordinal, joined.ordinal);
+            prop_assert_eq!(gathered.commit_time, joined.commit_time);
+            prop_assert!(gathered.unchanged.iter().eq(joined.unchanged.iter()));
+            prop_assert!(gathered.exact.iter().eq(joined.exact.iter()));
+        }
+    }
+
+    #[test]
+    fn parts_of_other_types_are_refused() {
+        let table = table();
+        let (first, mut other) = (rows(&table, 0, &[0, 0]), rows(&table, 2, &[0]));
+        other.columns[0] = Arc::clone(&other.columns[6]);
+        let mut gather = Gather::new(first, 0);
+        let error = gather.push(&other).unwrap_err().to_string();
+        assert!(error.contains("Float64"), "{error}");
+    }
+}
