@@ -103,7 +103,7 @@ fn change(postgres: &Postgres, stop: &tokio::sync::watch::Sender<bool>) -> tokio
     let mut tasks = tokio::task::JoinSet::new();
     for source in SOURCES {
         // What comes while many rounds last must be read in the end all the same.
-        let (url, stop, pause) = (postgres.url(source), stop.subscribe(), Duration::from_millis(u64::from(rounds()) / 2));
+        let (url, stop, pause) = (postgres.url(source), stop.subscribe(), Duration::from_millis(u64::from(rounds().pow(2)) / 12));
         tasks.spawn(async move {
             let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
             tokio::spawn(connection);
@@ -114,7 +114,7 @@ fn change(postgres: &Postgres, stop: &tokio::sync::watch::Sender<bool>) -> tokio
                 let id = 1000 + round;
                 for table in TABLES {
                     let sql = format!(
-                        "BEGIN; INSERT INTO {table} VALUES ({id}, md5('{id}')); UPDATE {table} SET v = v || '+' WHERE id % 50 = {id} % 50; \
+                        "BEGIN; INSERT INTO {table} VALUES ({id}, md5('{id}')); UPDATE {table} SET v = v || '+' WHERE id % 50 = {id} % 50 AND id > {id} - 500; \
                          DELETE FROM {table} WHERE id = {id} - 7; COMMIT"
                     );
                     client.batch_execute(&sql).await.unwrap();
