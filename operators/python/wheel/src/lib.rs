@@ -95,7 +95,7 @@ impl Frames {
 
     /// Sends a frame; it may not have left when this returns. `ConnectionError` when the engine has closed.
     fn send(&self, py: Python<'_>, header: Vec<u8>, parts: Vec<PyBuffer<u8>>) -> PyResult<()> {
-        let mut body = vec![0; parts.iter().map(PyBuffer::item_count).sum()];
+        let mut body = vec![0; parts.iter().map(|part| part.item_count()).sum()];
         let mut rest = &mut body[..];
         for part in &parts {
             let (own, after) = rest.split_at_mut(part.item_count());

@@ -117,7 +117,7 @@ def test_frames_that_are_none_end_the_reader() -> None:
     ours, theirs = socket.socketpair()
     frames = _frames.Frames(os.dup(theirs.fileno()))
     theirs.close()
-    frames.send(b"{}", b"abc")
+    frames.send(b"{}", [b"a", b"", b"bc"])
     assert ours.recv(100) == b"ETLS\x02\0\0\0\x03\0\0\0\0\0\0\0{}abc"
     ours.sendall(b"ETLS\x02\0\0\0\x03\0\0\0\0\0\0\0{}abc" + b"hello, this is a print")
     header, body = frames.receive()
