@@ -131,6 +131,18 @@ fn change(postgres: &Postgres, stop: &tokio::sync::watch::Sender<bool>) -> tokio
     tasks
 }
 
+/// Waits until the server has noticed that both are gone: what holds the state is a session of theirs.
+async fn nobody(postgres: &Postgres) {
+    let client = postgres.client("state").await;
+    let gone = async {
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'etl-stream%'";
+        while client.query_one(sessions, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("sessions of processes that were killed end");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
     let postgres = shops().await;
@@ -155,6 +167,7 @@ async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
             // It waits for the one that is gone to be started again; here both begin anew.
             other.kill().unwrap();
             other.wait().unwrap();
+            nobody(&postgres).await;
             continue;
         }
         let killed = Instant::now();
