@@ -9,7 +9,7 @@
 //!
 //! Hot path: one copy of each column's bytes a part; nothing per value but the shift of a text's offsets.
 
-use crate::contract::{Cells, RowBatch};
+use crate::contract::{Cells, RowBatch, TableSchema};
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanBuilder, GenericByteBuilder, PrimitiveBuilder};
 use arrow::compute::concat;
 use arrow::datatypes::{
@@ -106,8 +106,10 @@ fn text_bytes<T: ByteArrayType<Offset = i32>>(array: &ArrayRef) -> usize {
     (offsets[offsets.len() - 1] - offsets[0]) as usize
 }
 
-/// Several parts.
-struct Grown {
+/// Several parts, one behind the other.
+pub(super) struct Grown {
+    table: Arc<TableSchema>,
+    types: Vec<DataType>,
     columns: Vec<Box<dyn Grow>>,
     ops: Vec<u8>,
     commit_lsn: Vec<u64>,
@@ -120,6 +122,8 @@ struct Grown {
 impl Grown {
     fn new(like: &RowBatch, rows: usize) -> Self {
         Self {
+            table: Arc::clone(&like.table),
+            types: like.columns.iter().map(|like| like.data_type().clone()).collect(),
             columns: like.columns.iter().map(|like| column(like, rows)).collect(),
             ops: Vec::with_capacity(rows),
             commit_lsn: Vec::with_capacity(rows),
@@ -131,6 +135,11 @@ impl Grown {
     }
 
     fn append(&mut self, part: &RowBatch) -> Result<(), ArrowError> {
+        let types = part.columns.iter().map(Array::data_type);
+        if !types.clone().eq(&self.types) {
+            let why = format!("columns of types {:?} do not follow {:?}", types.collect::<Vec<_>>(), self.types);
+            return Err(ArrowError::InvalidArgumentError(why));
+        }
         for (column, part) in self.columns.iter_mut().zip(&part.columns) {
             column.append(part)?;
         }
@@ -142,48 +151,44 @@ impl Grown {
         self.commit_time.extend_from_slice(&part.commit_time);
         Ok(())
     }
+
+    fn finish(mut self) -> Result<RowBatch, ArrowError> {
+        Ok(RowBatch {
+            table: self.table,
+            columns: self.columns.iter_mut().map(|column| column.finish()).collect::<Result<_, _>>()?,
+            ops: self.ops.into(),
+            commit_lsn: self.commit_lsn.into(),
+            ordinal: self.ordinal.into(),
+            commit_time: self.commit_time.into(),
+            unchanged: self.unchanged,
+            exact: self.exact,
+        })
+    }
 }
 
 /// Rows of one schema that wait to be one batch.
-pub(super) struct Gather {
-    /// The first part: while it is the only one, all of it; then no row of it, for the table and the types.
-    first: RowBatch,
-    grown: Option<Grown>,
-    /// Rows that there is room for when a second part comes.
-    expected: usize,
+pub(super) enum Gather {
+    /// One part, and how many rows there is room for when a second comes.
+    One(RowBatch, usize),
+    Several(Grown),
 }
 
 impl Gather {
-    /// Of its first part, when so many rows are expected.
-    pub(super) fn new(first: RowBatch, expected: usize) -> Self {
-        Self { first, grown: None, expected }
-    }
-
     /// Appends a part.
     ///
     /// # Errors
     /// When its arrays' types are others, or a column would pass 2 GiB of text. What was gathered is of no use then.
     pub(super) fn push(&mut self, part: &RowBatch) -> Result<(), ArrowError> {
-        let types = |batch: &RowBatch| batch.columns.iter().map(|column| column.data_type().clone()).collect::<Vec<_>>();
-        let same = part.columns.len() == self.first.columns.len()
-            && part.columns.iter().zip(&self.first.columns).all(|(a, b)| a.data_type() == b.data_type());
-        if !same {
-            let why = format!("columns of types {:?} do not follow {:?}", types(part), types(&self.first));
-            return Err(ArrowError::InvalidArgumentError(why));
-        }
-        let grown = match &mut self.grown {
-            Some(grown) => grown,
-            None => {
-                let room = self.expected.max(self.first.len() + part.len());
-                let grown = self.grown.insert(Grown::new(&self.first, room));
-                grown.append(&self.first)?;
-                let empty = RowBatch::empty(Arc::clone(&self.first.table));
-                let columns = self.first.columns.iter().map(|column| arrow::array::new_empty_array(column.data_type())).collect();
-                self.first = RowBatch { columns, ..empty };
-                grown
+        match self {
+            Self::One(first, expected) => {
+                let mut grown = Grown::new(first, (*expected).max(first.len() + part.len()));
+                grown.append(first)?;
+                grown.append(part)?;
+                *self = Self::Several(grown);
+                Ok(())
             }
-        };
-        grown.append(part)
+            Self::Several(grown) => grown.append(part),
+        }
     }
 
     /// The batch of all parts.
@@ -191,24 +196,17 @@ impl Gather {
     /// # Errors
     /// As [`Gather::push`].
     pub(super) fn finish(self) -> Result<RowBatch, ArrowError> {
-        let Some(mut grown) = self.grown else { return Ok(self.first) };
-        Ok(RowBatch {
-            table: self.first.table,
-            columns: grown.columns.iter_mut().map(|column| column.finish()).collect::<Result<_, _>>()?,
-            ops: grown.ops.into(),
-            commit_lsn: grown.commit_lsn.into(),
-            ordinal: grown.ordinal.into(),
-            commit_time: grown.commit_time.into(),
-            unchanged: grown.unchanged,
-            exact: grown.exact,
-        })
+        match self {
+            Self::One(batch, _) => Ok(batch),
+            Self::Several(grown) => grown.finish(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{Column, ColumnType, PgType, ReplicaIdentity, TableSchema};
+    use crate::contract::{Column, ColumnType, PgType, ReplicaIdentity};
     use arrow::array::{BinaryArray, BooleanArray, Int64Array, PrimitiveArray, StringArray};
     use proptest::prelude::*;
 
@@ -287,7 +285,7 @@ mod tests {
                 batches.push(rows(&table, from, &nulls).slice(skip, nulls.len() - skip));
                 from += nulls.len() as u64;
             }
-            let mut gather = Gather::new(batches[0].clone(), expected);
+            let mut gather = Gather::One(batches[0].clone(), expected);
             batches.iter().skip(1).for_each(|part| gather.push(part).unwrap());
             let (gathered, joined) = (gather.finish().unwrap(), RowBatch::concat(batches).unwrap());
             prop_assert_eq!(&gathered.columns, &joined.columns);
@@ -305,7 +303,7 @@ mod tests {
         let table = table();
         let (first, mut other) = (rows(&table, 0, &[0, 0]), rows(&table, 2, &[0]));
         other.columns[0] = Arc::clone(&other.columns[6]);
-        let mut gather = Gather::new(first, 0);
+        let mut gather = Gather::One(first, 0);
         let error = gather.push(&other).unwrap_err().to_string();
         assert!(error.contains("Float64"), "{error}");
     }

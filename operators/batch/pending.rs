@@ -86,7 +86,7 @@ impl<C: Clone> Batcher<C> {
                 None => {
                     let table = Arc::clone(&part.table);
                     let expected = self.before.get(&table.route()).copied().unwrap_or(0);
-                    let gather = Gather::new(part, expected.min(self.limits.rows));
+                    let gather = Gather::One(part, expected.min(self.limits.rows));
                     self.tables.push_back(Pending { table, gather, rows: 0, bytes: 0, since: now, capability: capability.clone() });
                     self.tables.len() - 1
                 }
@@ -157,7 +157,7 @@ impl<C: Clone> Batcher<C> {
                 table: pending.table,
                 rows: rest.len(),
                 bytes: rest.bytes(),
-                gather: Gather::new(rest, pending.rows),
+                gather: Gather::One(rest, pending.rows),
                 since: pending.since,
                 capability: pending.capability.clone(),
             };

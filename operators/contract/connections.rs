@@ -16,17 +16,14 @@
 //!   stream that must look something up does not wait for other sources' snapshots.
 //! - Replication connections, one for each slot, are counted and not limited.
 
+use super::kept::Kept;
 use super::log_ends::LogEnds;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// How long a connection is kept that nobody needs; they are looked at whenever another is kept.
-const UNNEEDED: Duration = Duration::from_secs(60);
 
 /// How many connections for statements the process may have: monitors' checks, and what else draws from the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -100,19 +97,10 @@ struct Server {
     replicating: usize,
 }
 
-struct Kept {
-    server: Arc<str>,
-    key: String,
-    since: Instant,
-    connection: Box<dyn Any + Send>,
-}
-
 #[derive(Default)]
 struct Inner {
     servers: BTreeMap<Arc<str>, Server>,
-    /// By when each was last needed.
-    kept: BTreeMap<u64, Kept>,
-    clock: u64,
+    kept: Kept,
     /// How many wait for a permit of the total.
     waiting: usize,
 }
@@ -245,11 +233,8 @@ impl Connections {
             Some(name) => self.server(&mut inner, name).waiting += 1,
             None => inner.waiting += 1,
         }
-        let wanted = |kept: &Kept| server.is_none_or(|server| *kept.server == *server);
-        let oldest: Vec<u64> = inner.kept.iter().filter(|(_, kept)| wanted(kept)).map(|(at, _)| *at).take(count as usize).collect();
-        let closed: Vec<Kept> = oldest.iter().filter_map(|at| inner.kept.remove(at)).collect();
+        let closed = inner.kept.oldest(server, count as usize);
         drop(inner);
-        // Outside the lock: what happens when a connection is dropped is not known here.
         drop(closed);
         Waiting { budget: self, server }
     }
@@ -262,12 +247,7 @@ impl Connections {
             drop(connection);
             return;
         }
-        inner.clock += 1;
-        let (at, since) = (inner.clock, Instant::now());
-        inner.kept.insert(at, Kept { server: server.into(), key: key.to_owned(), since, connection });
-        let needed = inner.kept.iter().find(|(_, kept)| since.duration_since(kept.since) < UNNEEDED).map_or(at, |(at, _)| *at);
-        let later = inner.kept.split_off(&needed);
-        let closed = std::mem::replace(&mut inner.kept, later);
+        let closed = inner.kept.keep(server.into(), key.to_owned(), connection);
         drop(inner);
         drop(closed);
     }
@@ -275,15 +255,12 @@ impl Connections {
     /// Takes a kept connection of this key.
     #[must_use]
     pub fn take<C: Any + Send>(&self, key: &str) -> Option<C> {
-        let mut inner = self.lock();
-        let at = *inner.kept.iter().rev().find(|(_, kept)| kept.key == key && kept.connection.is::<C>())?.0;
-        let kept = inner.kept.remove(&at)?;
-        kept.connection.downcast::<C>().ok().map(|connection| *connection)
+        self.lock().kept.take(key)
     }
 
     /// Closes the kept connections of this key: the server may be another by now.
     pub fn forget(&self, key: &str) {
-        let closed: Vec<(u64, Kept)> = self.lock().kept.extract_if(.., |_, kept| kept.key == key).collect();
+        let closed = self.lock().kept.of_key(key);
         drop(closed);
     }
 
@@ -330,7 +307,7 @@ impl Connections {
                 (Arc::clone(name), ServerConnections { open, kept: 0, replicating: server.replicating, waiting: server.waiting })
             })
             .collect();
-        for kept in inner.kept.values() {
+        for kept in inner.kept.iter() {
             found.entry(Arc::clone(&kept.server)).or_default().kept += 1;
         }
         found

@@ -21,6 +21,7 @@ pub(crate) mod float;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod item;
+mod kept;
 mod log_ends;
 mod node;
 mod position;

@@ -93,7 +93,7 @@ impl Cluster {
     /// `RUN0050` when they are not there in time, `RUN0052` when they are others, `RUN0004`.
     pub(super) fn start(&self, graph: &Graph, plans: Vec<Plan>, failures: Failures, stop: StopAll) -> Result<Workers, CodedError> {
         let threads = graph.engine.workers.max(1);
-        let sockets = self.connect(fingerprint(graph, self.processes()))?;
+        let sockets = self.connect(fingerprint(graph, self.processes()), PATIENCE)?;
         let failed = |why: String| CodedError::definite(RUN_WORKERS, format!("{threads} worker threads were not started: {why}"));
         let hooks = Hooks::default();
         let builders = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), hooks.spill.clone());
@@ -120,8 +120,8 @@ impl Cluster {
     }
 
     /// A connection to each other process, in their order.
-    fn connect(&self, fingerprint: u64) -> Result<Vec<Option<TcpStream>>, CodedError> {
-        let deadline = Instant::now() + PATIENCE;
+    fn connect(&self, fingerprint: u64, patience: Duration) -> Result<Vec<Option<TcpStream>>, CodedError> {
+        let deadline = Instant::now() + patience;
         let own = &self.addresses[self.process];
         let listener = loop {
             match TcpListener::bind(own.as_str()).and_then(|listener| listener.set_nonblocking(true).map(|()| listener)) {
@@ -164,7 +164,7 @@ impl Cluster {
                 return Ok(sockets);
             }
             if Instant::now() >= deadline {
-                let message = format!("process {} waited {} s in vain for {}", self.process, PATIENCE.as_secs(), missing.join(", "));
+                let message = format!("process {} waited {} s in vain for {}", self.process, patience.as_secs(), missing.join(", "));
                 return Err(CodedError::transient(CLUSTER_JOIN, message)
                     .hint("start every process of the cluster, with the same host file; their ports must be open to each other"));
             }
@@ -237,7 +237,7 @@ mod tests {
         let addresses: Vec<String> = (0..3).map(|_| free()).collect();
         let join = |process: usize, fingerprint: u64| {
             let cluster = Cluster { process, addresses: addresses.clone() };
-            std::thread::spawn(move || cluster.connect(fingerprint).map_err(|error| error.code.id))
+            std::thread::spawn(move || cluster.connect(fingerprint, PATIENCE).map_err(|error| error.code.id))
         };
         // Somebody else calls: it is sent away.
         let first = join(0, 7);
@@ -255,5 +255,14 @@ mod tests {
         }
         let (one, two) = (join(0, 7), join(1, 8));
         assert_eq!((one.join().unwrap().err(), two.join().unwrap().err()), (Some("RUN0052"), Some("RUN0052")));
+    }
+
+    #[test]
+    fn one_that_nobody_comes_to_ends() {
+        for process in 0..2 {
+            let alone = Cluster { process, addresses: vec![free(), free()] };
+            let error = alone.connect(7, Duration::from_millis(300)).expect_err("nobody is there");
+            assert_eq!((error.code, error.message.contains(&alone.addresses[1 - process])), (CLUSTER_JOIN, true), "{error}");
+        }
     }
 }

@@ -150,7 +150,7 @@ async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
     let (stop, _) = tokio::sync::watch::channel(false);
     let mut changes = change(&postgres, &stop);
     let seed = std::env::var("CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_128);
-    let mut random = Random::new(seed);
+    let (mut random, mut ended) = (Random::new(seed), 0);
     for round in 0..rounds() {
         let (before, met) = (two.rows(), two.met());
         let mut processes = two.both(&[]);
@@ -165,6 +165,7 @@ async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
         let other = &mut processes[1 - victim];
         if two.met() == met {
             // It waits for the one that is gone to be started again; here both begin anew.
+            assert!(other.try_wait().unwrap().is_none(), "round {round}: {}", two.project.log());
             other.kill().unwrap();
             other.wait().unwrap();
             nobody(&postgres).await;
@@ -175,7 +176,9 @@ async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
         println!("round {round}: process {victim} was killed, the other ended after {:.1} s", killed.elapsed().as_secs_f32());
         let code = other.wait().unwrap().code().unwrap_or(-1);
         assert!((1..=3).contains(&code), "seed {seed}, round {round}: {code}");
+        ended += 1;
     }
+    assert!(ended > 0, "seed {seed}: no process was killed that the other had met");
     stop.send_replace(true);
     while changes.join_next().await.is_some() {}
     for mut process in two.both(&["--until", "caught-up"]) {

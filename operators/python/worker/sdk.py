@@ -30,6 +30,11 @@ def _sdk():
     return msgspec, streaming
 
 
+def _code(error):
+    """The SDK's code of an error of its own, of any other its type."""
+    return getattr(getattr(error, "error_code", None), "value", type(error).__name__)
+
+
 class Host:
     """The SDK's clients, one for each pipe, and the channels that are open."""
 
@@ -53,10 +58,9 @@ class Host:
 
     def told(self, error):
         """An error of the SDK, in the engine's words; its own may hold values of rows."""
-        code = getattr(getattr(error, "error_code", None), "value", type(error).__name__)
         # The service's own code, which stands among the words.
         service = re.search(r"\b(?:ERR|STALE)_[A-Z_]+", str(error))
-        return {"refused": {"code": code, "service": service[0] if service else "", "status": getattr(error, "http_status_code", 0) or 0}}, ()
+        return {"refused": {"code": _code(error), "service": service[0] if service else "", "status": getattr(error, "http_status_code", 0) or 0}}, ()
 
     def later(self, work, *given):
         def run():
@@ -105,23 +109,25 @@ class Host:
                 channel.append_rows(lines, header["first"], header["last"])
                 break
             except Exception as error:
-                code = getattr(getattr(error, "error_code", None), "value", "")
-                if code not in FULL or time.monotonic() > patience:
+                if _code(error) not in FULL or time.monotonic() > patience:
                     return self.lost(key, channel, error)
                 time.sleep(0.05)
-        try:
-            # On their way at once: the engine gathers rows by itself, and asks for them by when others were committed.
-            channel.initiate_flush()
-        except Exception as error:
-            if getattr(getattr(error, "error_code", None), "value", "") not in FULL:
-                return self.lost(key, channel, error)
-        return {}, ()
+        # On their way at once: the engine gathers rows by itself, and asks for them by when others were committed.
+        return self.flush(key, channel) or ({}, ())
 
     def lost(self, key, channel, error):
-        """A channel that took no rows; one that is another's now is not asked again."""
-        if getattr(getattr(error, "error_code", None), "value", "") in INVALID:
+        """The refusal of a channel; one that is another's now is not asked again."""
+        if _code(error) in INVALID:
             self.channels[key] = ("", channel)
         return self.told(error)
+
+    def flush(self, key, channel):
+        """Has the channel send what it holds, which nothing is waited for; a refusal when it is not this process's any more."""
+        try:
+            channel.initiate_flush()
+        except Exception as error:
+            if _code(error) not in FULL:
+                return self.lost(key, channel, error)
 
     def on_lost(self, header, body):
         """Which channels are this process's no more: only they say so, when they are told to flush. The service tells of a
@@ -130,13 +136,9 @@ class Host:
         for name in header["channels"]:
             key = (*header["pipe"], name)
             generation, channel = self.channels.get(key, ("", None))
-            try:
-                if channel is None:
-                    continue
-                channel.initiate_flush()
-            except Exception as error:
-                if getattr(getattr(error, "error_code", None), "value", "") not in FULL:
-                    lost[name] = self.lost(key, channel, error)[0]["refused"]["service"] or "ERR_CHANNEL_MUST_BE_REOPENED"
+            refusal = self.flush(key, channel) if channel is not None else None
+            if refusal:
+                lost[name] = refusal[0]["refused"]["service"] or "ERR_CHANNEL_MUST_BE_REOPENED"
         return {"lost": lost}, ()
 
     def status(self, status):

@@ -279,6 +279,7 @@ impl Streaming {
             _ => serde_json::Map::new(),
         };
         if let Some(sdk) = &self.sdk {
+            // Asked after the service: what it told of a channel that was another's by then is not believed.
             for (name, code) in sdk.lost(pipe, channels).await? {
                 match found.get_mut(&name) {
                     Some(Value::Object(status)) => drop(status.insert("channel_status_code".into(), code)),

@@ -193,13 +193,14 @@ impl Side {
         confirm.lock().unwrap_or_else(PoisonError::into_inner).start(from);
         // Ends with this function: the sender of `finished` is dropped.
         let (_finish, finished) = oneshot::channel();
+        let every = report::pace(self.server.sender_timeout).min(ASK);
         let reporter = Reporter {
             writer,
             confirm: Arc::clone(&confirm),
             durable: self.durable.clone(),
             status: Arc::default(),
-            every: report::pace(self.server.sender_timeout).min(ASK),
-            quiet: ASK,
+            every,
+            quiet: every,
             note: None,
             notes: Notes::new(0),
             bell: Arc::clone(&bell),

@@ -216,7 +216,7 @@ impl Endpoint {
                 let attempt = Box::pin(self.attempt(host, place.clone(), way.clone(), target, purpose, kind, &doing));
                 let result = tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(|_| {
                     let error = io::Error::new(io::ErrorKind::TimedOut, format!("no session within {} s", self.timeout.as_secs()));
-                    Err(Refusal { error: broken(&doing, Stage::Connecting { replication: false }, error), next: Next::Nothing })
+                    Err(Refusal { error: broken(&doing, Stage::Connecting { replication: false }, error), other_way: false })
                 });
                 match result {
                     Ok(ready) => return Ok(ready),
@@ -225,13 +225,9 @@ impl Endpoint {
                         if let Some(first) = before.take() {
                             error.message = format!("{}; before that, with the other setting of TLS, {first}", error.message);
                         }
-                        match refusal.next {
-                            Next::Nothing => {}
-                            _ if tried + 1 == ways.len() => {}
-                            Next::OtherWay => {
-                                before = Some(error.message);
-                                continue;
-                            }
+                        if refusal.other_way && tried + 1 < ways.len() {
+                            before = Some(error.message);
+                            continue;
                         }
                         if ![PG_UNREACHABLE, PG_BUSY].contains(&error.code) {
                             return Err(error);
@@ -277,7 +273,7 @@ impl Endpoint {
         doing: &str,
     ) -> Result<Ready, Refusal> {
         let stage = Stage::Connecting { replication: kind == Kind::Replication };
-        let lost = |error| Refusal { error: broken(doing, stage, error), next: Next::Nothing };
+        let lost = |error| Refusal { error: broken(doing, stage, error), other_way: false };
         let socket = match (place, tls) {
             (Place::Unix(path), _) => Socket::unix(&path).await.map_err(lost)?,
             (Place::Tcp(address), None) => Socket::Tcp(Socket::tcp(address, &self.keepalive).await.map_err(lost)?),
@@ -289,10 +285,10 @@ impl Endpoint {
                     Err(NoTls::NotOffered(_)) => {
                         let error = CodedError::definite(PG_TLS, format!("{doing}: the server does not offer TLS"))
                             .hint("turn `ssl` on at the server, or use `tls: { mode: prefer }` or `disable` where the network is trusted");
-                        return Err(Refusal { error, next: Next::Nothing });
+                        return Err(Refusal { error, other_way: false });
                     }
-                    Err(NoTls::Handshake(error)) => return Err(Refusal { error, next: Next::OtherWay }),
-                    Err(NoTls::Final(error)) => return Err(Refusal { error, next: Next::Nothing }),
+                    Err(NoTls::Handshake(error)) => return Err(Refusal { error, other_way: true }),
+                    Err(NoTls::Final(error)) => return Err(Refusal { error, other_way: false }),
                 }
             }
         };
@@ -303,7 +299,7 @@ impl Endpoint {
         };
         ready.map_err(|error| {
             let unwelcome = error.code == PG_AUTHENTICATION && sqlstate(&error) == Some("28000");
-            Refusal { error, next: if unwelcome { Next::OtherWay } else { Next::Nothing } }
+            Refusal { error, other_way: unwelcome }
         })
     }
 
@@ -399,16 +395,9 @@ impl Endpoint {
     }
 }
 
-/// Why an attempt failed, and what may work at the same address.
+/// Why an attempt failed.
 struct Refusal {
     error: CodedError,
-    next: Next,
-}
-
-/// What may work at the same address.
-#[derive(Clone, Copy)]
-enum Next {
-    Nothing,
-    /// Without TLS instead of with it, or the other way round.
-    OtherWay,
+    /// Whether with TLS instead of without, or the other way round, the same address may do.
+    other_way: bool,
 }
