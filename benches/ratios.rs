@@ -97,10 +97,11 @@ fn encoded(chunks: &[RawRows], encoder: &mut Encoder) {
     }
 }
 
-/// Everything up to sealed batches, as the dataflow does it: bursts of chunks, flushed, batched.
-fn sealed(chunks: &[RawRows], encoder: &mut Encoder, mut each: impl FnMut(RowBatch)) {
+/// Everything up to sealed batches, as the dataflow does it: bursts of chunks, flushed, batched; in pieces, as for the
+/// `snowflake` and `blackhole` sinks, or whole, as for the others.
+fn sealed(chunks: &[RawRows], encoder: &mut Encoder, in_pieces: bool, mut each: impl FnMut(RowBatch)) {
     let (mut batches, mut out) = (Vec::new(), Vec::<Sealed<()>>::new());
-    let mut batcher = Batcher::new(Limits::new(NO_LIMITS));
+    let mut batcher = Batcher::new(Limits::new(NO_LIMITS, in_pieces));
     let now = Instant::now();
     for burst in chunks.chunks(BURST) {
         burst.iter().for_each(|raw| encoder.push(raw, &mut batches).expect("rows in their documented form"));
@@ -115,7 +116,7 @@ fn sealed(chunks: &[RawRows], encoder: &mut Encoder, mut each: impl FnMut(RowBat
 /// The same values on both sides; documents may be spelled with other white space.
 fn check(chunks: &[RawRows]) {
     let mut ours = Vec::new();
-    sealed(chunks, &mut Encoder::new(), |batch| ours.push(batch));
+    sealed(chunks, &mut Encoder::new(), true, |batch| ours.push(batch));
     let ours = RowBatch::concat(ours).expect("one schema");
     let mut at = 0;
     for raw in chunks {
@@ -145,12 +146,21 @@ fn main() {
     let mut encoder = Encoder::new();
     let reference = |raws: &[RawRows]| raws.iter().for_each(|raw| drop(black_box(boxed::encode(raw, &boxed::decode(raw)))));
     versus(rounds, "ten columns, text", rows, &mut || reference(&text), &mut || {
-        sealed(&text, &mut encoder, |batch| drop(black_box(batch)));
+        sealed(&text, &mut encoder, true, |batch| drop(black_box(batch)));
+    });
+    versus(rounds, "ten columns, text, whole batches", rows, &mut || reference(&text), &mut || {
+        sealed(&text, &mut encoder, false, |batch| drop(black_box(batch)));
     });
     let mut encoder = Encoder::new();
-    versus(rounds, "ten columns, text against binary", rows, &mut || sealed(&text, &mut encoder, |b| drop(black_box(b))), &mut || {
-        sealed(&binary, &mut Encoder::new(), |batch| drop(black_box(batch)));
-    });
+    versus(
+        rounds,
+        "ten columns, text against binary",
+        rows,
+        &mut || sealed(&text, &mut encoder, true, |b| drop(black_box(b))),
+        &mut || {
+            sealed(&binary, &mut Encoder::new(), true, |batch| drop(black_box(batch)));
+        },
+    );
 
     // A document, against copying it out of the stream and checking that it is UTF-8.
     let details = chunks(&columns[7..8], Format::PgOutput, |n| vec![row::text_row(n).swap_remove(7)]);
@@ -213,10 +223,10 @@ fn main() {
     versus(rounds, "text[] to JSON", rows, &mut through_values, &mut direct);
 
     let mut encoder = Encoder::new();
-    sealed(&text, &mut encoder, drop);
+    sealed(&text, &mut encoder, true, drop);
     allocations::start();
     let before = allocations::counted().unwrap_or(0);
-    sealed(&text, &mut encoder, drop);
+    sealed(&text, &mut encoder, true, drop);
     let each = (allocations::counted().unwrap_or(0) - before) as f64 / rows as f64;
     eprintln!("{:<34} {each:>7.4} a row", "allocations, to sealed batches");
     println!(r#"{{"bench":"ratios","name":"allocations","allocations_per_row":{each:.5}}}"#);

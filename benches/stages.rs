@@ -71,7 +71,7 @@ fn batching(c: &mut Criterion) {
         let parts: Vec<RowBatch> = (0..parts).map(|part| whole.slice(part * size, size)).collect();
         group.bench_function(format!("{} parts", parts.len()), |b| {
             b.iter(|| {
-                let (mut batcher, mut out, now) = (Batcher::new(Limits::new(NO_LIMITS)), Vec::new(), Instant::now());
+                let (mut batcher, mut out, now) = (Batcher::new(Limits::new(NO_LIMITS, false)), Vec::new(), Instant::now());
                 for part in &parts {
                     batcher.push(Item::Rows(part.clone()), (), now, &mut out).expect("one schema");
                 }

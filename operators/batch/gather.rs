@@ -1,7 +1,7 @@
 //! Rows that become one batch: each part is copied behind what is there and let go at once.
 //!
 //! ```text
-//! part ──alone──> passed on as it came
+//! part ──alone, or large where the sink takes a batch in pieces──> passed on as it came
 //! part, part … ──columns──> grown buffers ──> RowBatch
 //! ```
 //! # Guarantees
@@ -107,7 +107,7 @@ fn text_bytes<T: ByteArrayType<Offset = i32>>(array: &ArrayRef) -> usize {
 }
 
 /// Several parts, one behind the other.
-pub(super) struct Grown {
+struct Grown {
     table: Arc<TableSchema>,
     types: Vec<DataType>,
     columns: Vec<Box<dyn Grow>>,
@@ -166,8 +166,54 @@ impl Grown {
     }
 }
 
-/// Rows of one schema that wait to be one batch.
-pub(super) enum Gather {
+/// Rows of one schema that wait to be one batch, in one piece or, where that is enough, in several.
+pub(super) struct Pieces {
+    pieces: Vec<Piece>,
+    /// Bytes from which a part is a piece of its own.
+    large: usize,
+    /// Rows that the batch is expected to have.
+    expected: usize,
+}
+
+struct Piece {
+    rows: Gather,
+    bytes: usize,
+}
+
+impl Pieces {
+    pub(super) fn new(large: usize, expected: usize) -> Self {
+        Self { pieces: Vec::new(), large, expected }
+    }
+
+    /// Appends a part of so many bytes.
+    ///
+    /// # Errors
+    /// As [`Gather::push`].
+    pub(super) fn push(&mut self, part: RowBatch, bytes: usize) -> Result<(), ArrowError> {
+        match self.pieces.last_mut() {
+            Some(last) if last.bytes.max(bytes) < self.large => {
+                last.bytes += bytes;
+                last.rows.push(&part)
+            }
+            _ => {
+                let expected = self.expected.min((self.large / bytes.max(1)).saturating_mul(part.len()));
+                self.pieces.push(Piece { rows: Gather::One(part, expected), bytes });
+                Ok(())
+            }
+        }
+    }
+
+    /// The batch, in order.
+    ///
+    /// # Errors
+    /// As [`Gather::push`].
+    pub(super) fn finish(self) -> Result<Vec<RowBatch>, ArrowError> {
+        self.pieces.into_iter().map(|piece| piece.rows.finish()).collect()
+    }
+}
+
+/// Rows of one schema that wait to be one piece.
+enum Gather {
     /// One part, and how many rows there is room for when a second comes.
     One(RowBatch, usize),
     Several(Grown),
@@ -178,7 +224,7 @@ impl Gather {
     ///
     /// # Errors
     /// When its arrays' types are others, or a column would pass 2 GiB of text. What was gathered is of no use then.
-    pub(super) fn push(&mut self, part: &RowBatch) -> Result<(), ArrowError> {
+    fn push(&mut self, part: &RowBatch) -> Result<(), ArrowError> {
         match self {
             Self::One(first, expected) => {
                 let mut grown = Grown::new(first, (*expected).max(first.len() + part.len()));
@@ -195,7 +241,7 @@ impl Gather {
     ///
     /// # Errors
     /// As [`Gather::push`].
-    pub(super) fn finish(self) -> Result<RowBatch, ArrowError> {
+    fn finish(self) -> Result<RowBatch, ArrowError> {
         match self {
             Self::One(batch, _) => Ok(batch),
             Self::Several(grown) => grown.finish(),

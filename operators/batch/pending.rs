@@ -1,6 +1,6 @@
 //! The rows that wait, table by table. See the stage's page for the guarantees.
 
-use super::gather::Gather;
+use super::gather::Pieces;
 use super::{Limits, SealReason};
 use crate::contract::{Item, RowBatch, TableSchema};
 use arrow::error::ArrowError;
@@ -8,14 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A sealed batch or a mark, and the capability of its earliest row.
+/// A sealed batch, or a piece of one, or a mark; and the capability of its earliest row.
 #[derive(Debug)]
 pub struct Sealed<C> {
     /// What is sealed.
     pub item: Item,
     /// The earliest capability among its rows.
     pub capability: C,
-    /// Why; `None` for a mark.
+    /// Why; `None` for a mark, and for all pieces of a batch but the first.
     pub reason: Option<SealReason>,
 }
 
@@ -24,7 +24,7 @@ const KNOWN: usize = 1_024;
 
 struct Pending<C> {
     table: Arc<TableSchema>,
-    gather: Gather,
+    pieces: Pieces,
     rows: usize,
     bytes: usize,
     since: Instant,
@@ -78,20 +78,15 @@ impl<C: Clone> Batcher<C> {
                 part = part.slice(0, room);
             }
             let (rows, bytes) = (part.len(), part.bytes());
-            let at = match waiting {
-                Some(at) => {
-                    self.tables[at].gather.push(&part)?;
-                    at
-                }
-                None => {
-                    let table = Arc::clone(&part.table);
-                    let expected = self.before.get(&table.route()).copied().unwrap_or(0);
-                    let gather = Gather::One(part, expected.min(self.limits.rows));
-                    self.tables.push_back(Pending { table, gather, rows: 0, bytes: 0, since: now, capability: capability.clone() });
-                    self.tables.len() - 1
-                }
-            };
+            let at = waiting.unwrap_or_else(|| {
+                let table = Arc::clone(&part.table);
+                let expected = self.before.get(&table.route()).copied().unwrap_or(0);
+                let pieces = Pieces::new(self.limits.piece, expected.min(self.limits.rows));
+                self.tables.push_back(Pending { table, pieces, rows: 0, bytes: 0, since: now, capability: capability.clone() });
+                self.tables.len() - 1
+            });
             let pending = &mut self.tables[at];
+            pending.pieces.push(part, bytes)?;
             pending.rows += rows;
             pending.bytes += bytes;
             if pending.rows >= self.limits.rows {
@@ -145,29 +140,34 @@ impl<C: Clone> Batcher<C> {
             self.before.clear();
         }
         self.before.insert(pending.table.route(), pending.rows);
-        let batch = pending.gather.finish()?;
+        let mut pieces = pending.pieces.finish()?;
         // A limit that fell inside a transaction is moved back to its start, as long as half of the rows
         // stay: a reader of one batch then sees whole transactions.
         if matches!(reason, SealReason::Rows | SealReason::Bytes)
-            && let Some(cut) = transaction_start(&batch)
-            && cut * 2 >= batch.len()
+            && let Some(cut) = transaction_start(&pieces)
+            && cut * 2 >= pending.rows
         {
-            let rest = batch.slice(cut, batch.len() - cut);
-            let kept = Pending {
+            let rest = cut_off(&mut pieces, cut);
+            let mut kept = Pending {
                 table: pending.table,
-                rows: rest.len(),
-                bytes: rest.bytes(),
-                gather: Gather::One(rest, pending.rows),
+                pieces: Pieces::new(self.limits.piece, pending.rows),
+                rows: pending.rows - cut,
+                bytes: 0,
                 since: pending.since,
+                // Earlier than its rows: late, never wrong.
                 capability: pending.capability.clone(),
             };
-            // Its capability is earlier than its rows: late, never wrong.
+            for piece in rest {
+                let bytes = piece.bytes();
+                kept.bytes += bytes;
+                kept.pieces.push(piece, bytes)?;
+            }
             self.tables.insert(at, kept);
-            let item = Item::Rows(batch.slice(0, cut));
-            out.push(Sealed { item, capability: pending.capability, reason: Some(reason) });
-            return Ok(());
         }
-        out.push(Sealed { item: Item::Rows(batch), capability: pending.capability, reason: Some(reason) });
+        let mut reason = Some(reason);
+        for batch in pieces {
+            out.push(Sealed { item: Item::Rows(batch), capability: pending.capability.clone(), reason: reason.take() });
+        }
         Ok(())
     }
 }
@@ -181,17 +181,33 @@ fn same_name(a: &TableSchema, b: &TableSchema) -> bool {
 }
 
 /// Where the last row's transaction starts in the batch, if not at its start.
-fn transaction_start(batch: &RowBatch) -> Option<usize> {
-    let last = *batch.commit_lsn.last()?;
-    let start = batch.commit_lsn.partition_point(|lsn| *lsn < last);
+fn transaction_start(pieces: &[RowBatch]) -> Option<usize> {
+    let last = *pieces.last()?.commit_lsn.last()?;
+    let start = pieces.iter().map(|piece| piece.commit_lsn.partition_point(|lsn| *lsn < last)).sum();
     (start > 0).then_some(start)
+}
+
+/// Takes away what follows the first `rows` rows.
+fn cut_off(pieces: &mut Vec<RowBatch>, rows: usize) -> Vec<RowBatch> {
+    let (mut kept, mut at) = (rows, 0);
+    while let Some(piece) = pieces.get(at).filter(|piece| piece.len() <= kept) {
+        kept -= piece.len();
+        at += 1;
+    }
+    let mut rest = pieces.split_off(at);
+    if let Some(first) = rest.first_mut().filter(|_| kept > 0) {
+        pieces.push(first.slice(0, kept));
+        *first = first.slice(kept, first.len() - kept);
+    }
+    rest
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::contract::{Column, ColumnType, Mark, PgType, ReplicaIdentity};
-    use arrow::array::Int32Array;
+    use arrow::array::{Array, Int32Array};
+    use proptest::prelude::*;
     use std::time::Duration;
 
     fn table(name: &str, column: &str) -> Arc<TableSchema> {
@@ -238,7 +254,7 @@ mod tests {
     fn seals_by_each_reason() {
         let (a, b) = (table("a", "x"), table("bb", "x"));
         let start = Instant::now();
-        let mut batcher = Batcher::new(Limits { rows: 4, bytes: 1 << 20, age: Duration::from_secs(1) });
+        let mut batcher = Batcher::new(Limits { rows: 4, bytes: 1 << 20, age: Duration::from_secs(1), piece: usize::MAX });
         let mut out = Vec::new();
         batcher.push(rows(&a, &[1, 1]), 10, start, &mut out).unwrap();
         batcher.push(rows(&b, &[1]), 10, start, &mut out).unwrap();
@@ -268,10 +284,56 @@ mod tests {
         assert_eq!(batcher.deadline(), None);
     }
 
+    proptest! {
+        #[test]
+        fn pieces_are_the_batch_there_would_be(
+            parts in prop::collection::vec(prop::collection::vec(0_u64..2, 1..9), 1..12),
+            rows_limit in 2_usize..20,
+            bytes in 60_usize..600,
+            piece in 29_usize..200,
+        ) {
+            let a = table("a", "x");
+            let batches = |piece| {
+                let limits = Limits { rows: rows_limit, bytes, age: Duration::from_secs(1), piece };
+                let (mut batcher, mut out, mut lsn) = (Batcher::new(limits), Vec::new(), 1);
+                for steps in &parts {
+                    let commits: Vec<u64> = steps.iter().map(|step| { lsn += step; lsn }).collect();
+                    batcher.push(rows(&a, &commits), 0_u32, Instant::now(), &mut out).unwrap();
+                }
+                batcher.seal_all(SealReason::End, &mut out).unwrap();
+                out
+            };
+            let (whole, pieces) = (shape(&batches(usize::MAX)), shape(&batches(piece)));
+            let mut joined: Vec<(String, Vec<u64>, u32, Option<SealReason>)> = Vec::new();
+            for piece in pieces {
+                match (joined.last_mut(), piece.3) {
+                    (Some(last), None) => last.1.extend(piece.1),
+                    _ => joined.push(piece),
+                }
+            }
+            prop_assert_eq!(joined, whole);
+        }
+    }
+
+    #[test]
+    fn a_large_part_is_passed_on_as_it_came() {
+        let (a, now) = (table("a", "x"), Instant::now());
+        let mut batcher = Batcher::new(Limits { rows: 100, bytes: 1 << 20, age: Duration::from_secs(1), piece: 29 * 4 });
+        let mut out = Vec::new();
+        let columns =
+            |item: &Item| if let Item::Rows(batch) = item { batch.columns[0].to_data().buffers()[0].as_ptr() } else { unreachable!() };
+        let parts = [rows(&a, &[1]), rows(&a, &[2]), rows(&a, &[3; 4]), rows(&a, &[4; 5]), rows(&a, &[5])];
+        let places: Vec<_> = parts.iter().map(columns).collect();
+        parts.into_iter().for_each(|part| batcher.push(part, 0, now, &mut out).unwrap());
+        batcher.seal_all(SealReason::End, &mut out).unwrap();
+        assert_eq!(shape(&out).into_iter().map(|sealed| sealed.1).collect::<Vec<_>>(), [vec![1, 2], vec![3; 4], vec![4; 5], vec![5]]);
+        assert_eq!(out.iter().map(|sealed| columns(&sealed.item)).collect::<Vec<_>>()[1..], places[2..]);
+    }
+
     #[test]
     fn a_transaction_larger_than_the_limit_is_cut_anywhere() {
         let a = table("a", "x");
-        let mut batcher = Batcher::new(Limits { rows: 4, bytes: 1 << 20, age: Duration::from_secs(1) });
+        let mut batcher = Batcher::new(Limits { rows: 4, bytes: 1 << 20, age: Duration::from_secs(1), piece: usize::MAX });
         let mut out = Vec::new();
         batcher.push(rows(&a, &[1, 2, 2, 2, 2]), 1, Instant::now(), &mut out).unwrap();
         assert_eq!(shape(&out), [("a".into(), vec![1, 2, 2, 2], 1, Some(SealReason::Rows))]);

@@ -44,11 +44,38 @@ fn number(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0')))
 }
 
+/// One in each byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// The numbers of two digits that start at each byte of `text`, which must be as `shape`: a digit where that has `0`, else
+/// the same. What starts at or before a separator is of no use. One word: no loop and no branch a digit.
+#[inline]
+const fn pairs(text: [u8; 8], shape: [u8; 8]) -> Option<[u8; 8]> {
+    // Added to a value, it reaches the highest bit when a digit is above nine, or a separator not zero.
+    let mut room = [0x76; 8];
+    let mut byte = 0;
+    while byte < 8 {
+        if shape[byte] != b'0' {
+            room[byte] = 0x7f;
+        }
+        byte += 1;
+    }
+    let values = u64::from_le_bytes(text) ^ u64::from_le_bytes(shape);
+    // A carry out of a byte needs its highest bit, which is refused as well.
+    if (values | values.wrapping_add(u64::from_le_bytes(room))) & (0x80 * ONES) != 0 {
+        return None;
+    }
+    Some((values * 10 + (values >> 8)).to_le_bytes())
+}
+
 /// A date's year as written, month and day, and what follows: `2026-11-23…`.
 #[inline]
 pub(crate) fn take_date(text: &[u8]) -> Option<(i64, u32, u32, &[u8])> {
-    let (year, month, day, rest) = match text {
-        [a, b, c, d, b'-', e, f, b'-', g, h, rest @ ..] => (i64::from(two(*a, *b)? * 100 + two(*c, *d)?), two(*e, *f)?, two(*g, *h)?, rest),
+    let usual = text.split_first_chunk::<8>().and_then(|(date, rest)| Some((pairs(*date, *b"0000-00-")?, rest)));
+    let (year, month, day, rest) = match usual {
+        Some(([century, _, year, _, _, month, ..], [g, h, rest @ ..])) => {
+            (i64::from(century) * 100 + i64::from(year), month.into(), two(*g, *h)?, rest)
+        }
         _ => {
             let dash = text.iter().position(|b| *b == b'-').filter(|at| (5..=7).contains(at))?;
             let (year, rest) = text.split_at_checked(dash)?;
@@ -63,8 +90,8 @@ pub(crate) fn take_date(text: &[u8]) -> Option<(i64, u32, u32, &[u8])> {
 /// A time of day in microseconds, and what follows: `13:04:05.25…`.
 #[inline]
 pub(crate) fn take_time(text: &[u8]) -> Option<(i64, &[u8])> {
-    let [a, b, b':', c, d, b':', e, f, rest @ ..] = text else { return None };
-    let (hour, minute, second) = (two(*a, *b)?, two(*c, *d)?, two(*e, *f)?);
+    let (time, rest) = text.split_first_chunk::<8>()?;
+    let [hour, _, _, minute, _, _, second, _] = pairs(*time, *b"00:00:00")?.map(u32::from);
     if hour > 24 || minute > 59 || second > 60 {
         return None;
     }
@@ -174,6 +201,21 @@ mod tests {
         for day in (-2_500_000..110_000_000).step_by(997) {
             let (year, month, of_month) = civil(day);
             assert_eq!(days(year, month, of_month), day);
+        }
+    }
+
+    #[test]
+    fn pairs_of_a_shape() {
+        for at in 0..8 {
+            for byte in 0..=255_u8 {
+                let mut text = *b"23:59:07";
+                text[at] = byte;
+                let fits = if matches!(at, 2 | 5) { byte == b':' } else { byte.is_ascii_digit() };
+                let read = pairs(text, *b"00:00:00");
+                assert_eq!(read.is_some(), fits, "{text:?}");
+                let expected = fits.then(|| [0, 3, 6].map(|at| two(text[at], text[at + 1]).unwrap()));
+                assert_eq!(read.map(|read| [0, 3, 6].map(|at| u32::from(read[at]))), expected, "{text:?}");
+            }
         }
     }
 

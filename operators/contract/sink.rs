@@ -146,6 +146,12 @@ pub trait Sink: Send + Sync {
     /// Limits used where the pipeline file sets none.
     fn batch(&self) -> BatchSettings;
 
+    /// Whether a sealed batch may come as several deliveries, one right after the other, rather than be copied into one.
+    /// True of a sink that gathers deliveries by itself; one that makes a file or a request of each wants them whole.
+    fn in_pieces(&self) -> bool {
+        false
+    }
+
     /// Reaches the place before anything else starts: authenticates, creates what must be there. Called
     /// once. `run` stops here, with nothing written, when it fails.
     ///

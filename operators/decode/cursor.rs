@@ -106,6 +106,13 @@ impl<'a> Cursor<'a> {
         Ok((start, length))
     }
 
+    /// An `Int32` length, and the start and length of the value that it announces.
+    #[inline]
+    pub(super) fn value_of_length(&mut self) -> Result<(u32, u32), Fault> {
+        let length = self.i32()?;
+        self.value(length)
+    }
+
     /// Checks that nothing is left.
     ///
     /// # Errors

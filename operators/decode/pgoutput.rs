@@ -27,17 +27,18 @@ pub enum Change {
     Truncate,
 }
 
-/// Reads the message at `start..end` of `buffer` and appends a cell per column of each of its tuples.
+/// Reads the message at `start..end` of `buffer` and appends a cell per column of each of its tuples; gives also whether
+/// some of its values were not sent, being unchanged.
 ///
 /// # Errors
 /// When the bytes are not one such message about `relation` with tuples of `columns` columns; `cells` may then
 /// have some of it.
-pub fn change(buffer: &[u8], start: u32, end: u32, relation: u32, columns: usize, cells: &mut Vec<Cell>) -> Result<Change, Fault> {
+pub fn change(buffer: &[u8], start: u32, end: u32, relation: u32, columns: usize, cells: &mut Vec<Cell>) -> Result<(Change, bool), Fault> {
     let mut cursor = Cursor::within(buffer, start, end)?;
     let tag = cursor.u8()?;
     if tag == b'T' {
         // which relations it names is the source's matter: there is a row for each
-        return Ok(Change::Truncate);
+        return Ok((Change::Truncate, false));
     }
     if !matches!(tag, b'I' | b'U' | b'D') {
         return Err(Fault::Shape);
@@ -59,38 +60,33 @@ pub fn change(buffer: &[u8], start: u32, end: u32, relation: u32, columns: usize
         }
         _ => return Err(Fault::Shape),
     };
-    tuple(&mut cursor, columns, cells)?;
+    let unchanged = tuple(&mut cursor, columns, cells)?;
     cursor.finish()?;
-    Ok(change)
+    Ok((change, unchanged))
 }
 
-fn tuple(cursor: &mut Cursor<'_>, columns: usize, cells: &mut Vec<Cell>) -> Result<(), Fault> {
+/// Appends a tuple's cells; gives whether one was not sent.
+#[inline]
+fn tuple(cursor: &mut Cursor<'_>, columns: usize, cells: &mut Vec<Cell>) -> Result<bool, Fault> {
     let found = cursor.i16()?;
     if usize::try_from(found) != Ok(columns) {
         return Err(Fault::Columns { found });
     }
-    cells.reserve(columns);
-    for _ in 0..columns {
-        let cell = match cursor.rest() {
-            [kind @ (b't' | b'b'), a, b, c, d, ..] => {
-                cursor.bytes(5)?;
-                let (start, length) = cursor.value(i32::from_be_bytes([*a, *b, *c, *d]))?;
-                if *kind == b't' { Cell::text(start, length) } else { Cell::binary(start, length) }
+    let (base, mut unchanged) = (cells.len(), false);
+    cells.resize(base + columns, Cell::NULL);
+    for cell in cells.get_mut(base..).unwrap_or_default() {
+        *cell = match cursor.u8()? {
+            b't' => cursor.value_of_length().map(|(start, length)| Cell::text(start, length))?,
+            b'b' => cursor.value_of_length().map(|(start, length)| Cell::binary(start, length))?,
+            b'n' => Cell::NULL,
+            b'u' => {
+                unchanged = true;
+                Cell::UNCHANGED
             }
-            [kind, ..] => {
-                cursor.bytes(1)?;
-                match kind {
-                    b'n' => Cell::NULL,
-                    b'u' => Cell::UNCHANGED,
-                    b't' | b'b' => return Err(Fault::Cut),
-                    _ => return Err(Fault::Shape),
-                }
-            }
-            [] => return Err(Fault::Cut),
+            _ => return Err(Fault::Shape),
         };
-        cells.push(cell);
     }
-    Ok(())
+    Ok(unchanged)
 }
 
 #[cfg(test)]
@@ -119,7 +115,7 @@ mod tests {
             (message(b'D', &[b"O", ROW]), Change::Delete),
         ] {
             let mut cells = Vec::new();
-            assert_eq!(change(&bytes, 0, bytes.len() as u32, 9, 4, &mut cells), Ok(expected));
+            assert_eq!(change(&bytes, 0, bytes.len() as u32, 9, 4, &mut cells), Ok((expected, true)));
             for tuple in cells.chunks(4) {
                 assert_eq!(tuple.iter().map(|c| c.field(&bytes)).collect::<Vec<_>>(), fields, "{expected:?}");
             }
@@ -132,7 +128,7 @@ mod tests {
             assert_eq!(change(&bytes, 0, bytes.len() as u32, 9, 5, &mut cells), Err(Fault::Columns { found: 4 }));
             assert_eq!(change(&bytes, 0, bytes.len() as u32, 8, 4, &mut cells), Err(Fault::Relation { found: 9 }));
         }
-        assert_eq!(change(b"T\0\0\0\x01\0\0\0\0\x09", 0, 10, 9, 4, &mut Vec::new()), Ok(Change::Truncate));
+        assert_eq!(change(b"T\0\0\0\x01\0\0\0\0\x09", 0, 10, 9, 4, &mut Vec::new()), Ok((Change::Truncate, false)));
         for bytes in [b"X\0\0\0\x09N".to_vec(), message(b'I', &[b"K", ROW]), message(b'D', &[b"N", ROW]), message(b'I', &[b"N\0\x01x"])] {
             let columns = if bytes.len() == 9 { 1 } else { 4 };
             assert_eq!(change(&bytes, 0, bytes.len() as u32, 9, columns, &mut Vec::new()), Err(Fault::Shape));

@@ -2,8 +2,9 @@
 
 use super::read::Malformed;
 use super::run::Run;
+use super::validity::Validity;
 use crate::decode::Field;
-use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, NullBufferBuilder};
+use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder};
 use std::sync::Arc;
 
 /// Reads either form.
@@ -19,12 +20,12 @@ pub(super) fn boolean(field: &[u8], text: bool) -> Option<bool> {
 /// A column of booleans.
 pub(super) struct BooleanColumn {
     values: BooleanBufferBuilder,
-    validity: NullBufferBuilder,
+    validity: Validity,
 }
 
 impl BooleanColumn {
     pub(super) fn new() -> Self {
-        Self { values: BooleanBufferBuilder::new(0), validity: NullBufferBuilder::new(0) }
+        Self { values: BooleanBufferBuilder::new(0), validity: Validity::new() }
     }
 
     pub(super) fn reserve(&mut self, rows: usize) {
@@ -39,7 +40,7 @@ impl BooleanColumn {
                 Field::Null | Field::Unchanged => None,
             };
             self.values.append(value.unwrap_or_default());
-            self.validity.append(value.is_some());
+            if value.is_some() { self.validity.valid() } else { self.validity.null() }
         }
         Ok(())
     }

@@ -6,9 +6,10 @@
 use super::output::output;
 use super::read::{Malformed, Read};
 use super::run::{ExactTexts, Run};
+use super::validity::Validity;
 use crate::contract::ColumnType;
 use crate::decode::Field;
-use arrow::array::{ArrayRef, ArrowPrimitiveType, NullBufferBuilder, PrimitiveArray};
+use arrow::array::{ArrayRef, ArrowPrimitiveType, PrimitiveArray};
 use std::sync::Arc;
 
 /// How to read one type's two wire forms.
@@ -26,12 +27,12 @@ pub(super) struct FixedColumn<S: Scalar> {
     scalar: S,
     ty: ColumnType,
     values: Vec<<S::Arrow as ArrowPrimitiveType>::Native>,
-    validity: NullBufferBuilder,
+    validity: Validity,
 }
 
 impl<S: Scalar> FixedColumn<S> {
     pub(super) fn new(scalar: S, ty: &ColumnType) -> Self {
-        Self { scalar, ty: ty.clone(), values: Vec::new(), validity: NullBufferBuilder::new(0) }
+        Self { scalar, ty: ty.clone(), values: Vec::new(), validity: Validity::new() }
     }
 
     pub(super) fn reserve(&mut self, rows: usize) {
@@ -45,18 +46,18 @@ impl<S: Scalar> FixedColumn<S> {
                 Field::Binary(bytes) => self.scalar.binary(bytes),
                 Field::Null | Field::Unchanged => {
                     self.values.push(Default::default());
-                    self.validity.append_null();
+                    self.validity.null();
                     continue;
                 }
             };
             match read {
                 Read::Is(value) => {
                     self.values.push(value);
-                    self.validity.append_non_null();
+                    self.validity.valid();
                 }
                 Read::Beyond => {
                     self.values.push(Default::default());
-                    self.validity.append_null();
+                    self.validity.null();
                     keep_exact(&self.ty, field, run.first + row, column, exact)?;
                 }
                 Read::Malformed => return Err(Malformed::Form),

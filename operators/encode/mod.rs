@@ -42,6 +42,7 @@ mod text;
 mod time;
 mod timestamp;
 mod uuid;
+mod validity;
 
 #[cfg(test)]
 mod tests;

@@ -138,6 +138,7 @@ impl OpenTable {
         Ok(())
     }
 
+    #[inline]
     fn row(&mut self, raw: &RawRows, row: &RawRow, commit: &Commit, cells: &mut Vec<Cell>) -> Result<(), Fault> {
         let width = self.columns.len();
         let base = cells.len();
@@ -147,9 +148,14 @@ impl OpenTable {
             self.add(Op::Read, commit, row.ordinal);
             return Ok(());
         }
-        match change(&raw.bytes, row.start, row.end, self.table.id, width, cells)? {
-            Change::Insert => self.add_new(Op::Insert, commit, row.ordinal, cells),
-            Change::Update => self.add_new(Op::Update, commit, row.ordinal, cells),
+        let (change, unchanged) = change(&raw.bytes, row.start, row.end, self.table.id, width, cells)?;
+        match change {
+            Change::Insert | Change::Update => {
+                if unchanged {
+                    self.note_unchanged(cells);
+                }
+                self.add(if change == Change::Insert { Op::Insert } else { Op::Update }, commit, row.ordinal);
+            }
             Change::Delete => self.add(Op::Delete, commit, row.ordinal),
             Change::Truncate => {
                 cells.resize(base + width, Cell::NULL);
@@ -170,7 +176,8 @@ impl OpenTable {
                     self.add_moved(commit, row.ordinal, cells);
                 } else {
                     cells.drain(base..base + width);
-                    self.add_new(Op::Update, commit, row.ordinal, cells);
+                    self.note_unchanged(cells);
+                    self.add(Op::Update, commit, row.ordinal);
                 }
             }
         }
@@ -180,20 +187,21 @@ impl OpenTable {
     /// A changed key, or any update of a table without one: the old row's delete and the new row's insert.
     fn add_moved(&mut self, commit: &Commit, ordinal: u64, cells: &[Cell]) {
         self.add(Op::Delete, commit, ordinal);
-        self.add_new(Op::Insert, commit, ordinal.saturating_add(1), cells);
+        self.note_unchanged(cells);
+        self.add(Op::Insert, commit, ordinal.saturating_add(1));
     }
 
-    /// Adds a row that is the last of `cells`, some of whose values may not have been sent.
-    fn add_new(&mut self, op: Op, commit: &Commit, ordinal: u64, cells: &[Cell]) {
+    /// Notes which values of the row that comes next, the last of `cells`, were not sent.
+    fn note_unchanged(&mut self, cells: &[Cell]) {
         let tuple = cells.get(cells.len() - self.columns.len()..).unwrap_or_default();
         for (column, cell) in tuple.iter().enumerate() {
             if cell.is_unchanged() {
                 self.unchanged.push(self.ops.len(), column, ());
             }
         }
-        self.add(op, commit, ordinal);
     }
 
+    #[inline]
     fn add(&mut self, op: Op, commit: &Commit, ordinal: u64) {
         self.ops.push(op.letter());
         self.commit_lsn.push(commit.lsn);

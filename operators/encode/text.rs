@@ -9,10 +9,11 @@ use super::fixed::keep_exact;
 use super::output::output;
 use super::read::Malformed;
 use super::run::{ExactTexts, Run};
+use super::validity::Validity;
 use super::{bytea, json};
 use crate::contract::ColumnType;
 use crate::decode::Field;
-use arrow::array::{ArrayRef, BinaryArray, NullBufferBuilder, StringArray};
+use arrow::array::{ArrayRef, BinaryArray, StringArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use std::sync::Arc;
 
@@ -23,14 +24,14 @@ const SHORT: usize = 64;
 pub(super) struct Bytes {
     pub(super) values: Vec<u8>,
     offsets: Vec<i32>,
-    validity: NullBufferBuilder,
+    validity: Validity,
     /// Bytes of a value of the array before.
     before: Option<usize>,
 }
 
 impl Bytes {
     pub(super) fn new() -> Self {
-        Self { values: Vec::new(), offsets: vec![0], validity: NullBufferBuilder::new(0), before: None }
+        Self { values: Vec::new(), offsets: vec![0], validity: Validity::new(), before: None }
     }
 
     fn average(&self) -> Option<usize> {
@@ -63,13 +64,13 @@ impl Bytes {
     pub(super) fn end_value(&mut self) {
         // a length beyond i32 wraps here and is refused when the run ends
         self.offsets.push(self.values.len() as i32);
-        self.validity.append_non_null();
+        self.validity.valid();
     }
 
     #[inline]
     pub(super) fn null(&mut self) {
         self.offsets.push(self.values.len() as i32);
-        self.validity.append_null();
+        self.validity.null();
     }
 
     /// How much there is before a run: its bytes and its values.

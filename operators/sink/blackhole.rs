@@ -56,6 +56,10 @@ impl Sink for Blackhole {
         self.batch
     }
 
+    fn in_pieces(&self) -> bool {
+        true
+    }
+
     async fn prepare(&self, _: &WriterContext) -> Result<(), CodedError> {
         Ok(())
     }

@@ -203,6 +203,9 @@ impl Sink for MeteredSink {
     fn batch(&self) -> BatchSettings {
         self.sink.batch()
     }
+    fn in_pieces(&self) -> bool {
+        self.sink.in_pieces()
+    }
     async fn prepare(&self, cx: &WriterContext) -> Result<(), CodedError> {
         self.sink.prepare(cx).await
     }

@@ -263,10 +263,8 @@ pub(crate) async fn start_in(
                     let writer = sink.writer(writer_context(reached, node, worker));
                     writers.push(WriterTask { sink: Arc::clone(&reached.name), writer, deliveries, last: Arc::clone(&last) });
                 }
-                plan.sinks.insert(
-                    index,
-                    SinkPlan { name: Arc::clone(&reached.name), inputs, limits: Limits::new(sink.batch()), writers: Mutex::new(senders) },
-                );
+                let limits = Limits::new(sink.batch(), sink.in_pieces());
+                plan.sinks.insert(index, SinkPlan { name: Arc::clone(&reached.name), inputs, limits, writers: Mutex::new(senders) });
             }
         }
         plans.push(plan);

@@ -166,7 +166,7 @@ fn rig(seed: u64, workers: usize, make: impl Fn() -> Box<dyn Operator>) -> Rig {
             senders.push(Some(sender));
             tasks.push(tokio::spawn(write(number, deliveries, Arc::clone(&ledger), Random(seed * 31 + worker as u64 + 1))));
         }
-        let limits = Limits { rows: 50, bytes: 1 << 20, age: Duration::from_millis(5) };
+        let limits = Limits { rows: 50, bytes: 1 << 20, age: Duration::from_millis(5), piece: if number == 1 { 256 } else { usize::MAX } };
         SinkPlan { name: format!("sink{number}").into(), inputs, limits, writers: Mutex::new(senders) }
     };
     let sinks = BTreeMap::from([(2, sink(0, vec![(0, 0)])), (3, sink(1, vec![(1, 0)]))]);

@@ -49,6 +49,10 @@ impl Sink for Snowflake {
         self.batch
     }
 
+    fn in_pieces(&self) -> bool {
+        true
+    }
+
     async fn prepare(&self, cx: &WriterContext) -> Result<(), CodedError> {
         let shared = &self.shared;
         shared.http.meter.show(&cx.status.sink(&cx.sink));
