@@ -151,14 +151,14 @@ fn main() {
     versus(rounds, "ten columns, text, whole batches", rows, &mut || reference(&text), &mut || {
         sealed(&text, &mut encoder, false, |batch| drop(black_box(batch)));
     });
-    let mut encoder = Encoder::new();
+    let (mut encoder, mut of_binary) = (Encoder::new(), Encoder::new());
     versus(
         rounds,
         "ten columns, text against binary",
         rows,
         &mut || sealed(&text, &mut encoder, true, |b| drop(black_box(b))),
         &mut || {
-            sealed(&binary, &mut Encoder::new(), true, |batch| drop(black_box(batch)));
+            sealed(&binary, &mut of_binary, true, |batch| drop(black_box(batch)));
         },
     );
 

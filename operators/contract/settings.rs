@@ -227,6 +227,25 @@ impl TablePattern {
     }
 }
 
+impl TablePattern {
+    /// The same as patterns of SQL's `LIKE`, for the schema and for the table.
+    #[must_use]
+    pub fn like(&self) -> (String, String) {
+        fn like(pattern: &str) -> String {
+            let mut like = String::with_capacity(pattern.len());
+            for letter in pattern.chars() {
+                match letter {
+                    '*' => like.push('%'),
+                    '%' | '_' | '\\' => like.extend(['\\', letter]),
+                    _ => like.push(letter),
+                }
+            }
+            like
+        }
+        (like(&self.schema), like(&self.table))
+    }
+}
+
 impl fmt::Display for TablePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.table)
@@ -283,6 +302,13 @@ mod tests {
         }
         assert_eq!(Period::millis(90_000).to_string(), "90s");
         assert_eq!(ByteSize::mib(64).to_string(), "64MiB");
+    }
+
+    #[test]
+    fn patterns_of_like() {
+        for (pattern, schema, table) in [("public.*", "public", "%"), ("*.a*b", "%", "a%b"), ("my_app.50%\\", r"my\_app", r"50\%\\")] {
+            assert_eq!(TablePattern::parse(pattern).map(|p| p.like()), Ok((schema.into(), table.into())), "{pattern}");
+        }
     }
 
     #[test]

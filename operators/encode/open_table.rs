@@ -116,7 +116,7 @@ impl OpenTable {
     /// it begins, within reason.
     fn reserve(&mut self, coming: &[RawRow]) {
         let (Some(first), Some(last)) = (coming.first(), coming.last()) else { return };
-        let times = if self.is_empty() { (self.before / coming.len()).clamp(1, 4) } else { 1 };
+        let times = if self.is_empty() { (self.before / coming.len()).clamp(1, 16) } else { 1 };
         let rows = (coming.len() * times).min(MOST_ROWS.saturating_sub(self.ops.len()));
         let most = (last.end.saturating_sub(first.start) as usize).saturating_mul(times).min(MOST_BYTES);
         self.columns.iter_mut().for_each(|column| column.reserve(rows, most));

@@ -35,12 +35,15 @@ impl Bytes {
     }
 
     fn average(&self) -> Option<usize> {
-        self.values.len().checked_div(self.offsets.len() - 1)
+        self.values.len().checked_div(self.offsets.len().saturating_sub(1))
     }
 
     /// Makes room for more values like those there are, or were in the array before, of at most `most` bytes.
     pub(super) fn reserve(&mut self, rows: usize, most: usize) {
-        self.offsets.reserve(rows);
+        self.offsets.reserve(rows + 1);
+        if self.offsets.is_empty() {
+            self.offsets.push(0);
+        }
         // a sixteenth more than the average, so that the last rows seldom double the buffer
         if let Some(average) = self.average().or(self.before) {
             self.values.reserve((average + 1).saturating_mul(rows + rows / 16).min(most));
@@ -98,7 +101,8 @@ impl Bytes {
 
     fn parts(&mut self) -> (OffsetBuffer<i32>, Vec<u8>, Option<arrow::buffer::NullBuffer>) {
         self.before = self.average().or(self.before);
-        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        // The first offset, 0, comes with the room for others.
+        let offsets = std::mem::take(&mut self.offsets);
         (OffsetBuffer::new(ScalarBuffer::from(offsets)), std::mem::take(&mut self.values), self.validity.finish())
     }
 

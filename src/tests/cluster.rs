@@ -1,6 +1,7 @@
 //! Two processes that run one pipeline: killed at any moment, each row arrives once.
 
-use crate::harness::{Project, fold, history, signal, source_rows, wait_for};
+use crate::harness::{Project, RUN, fold, history, signal, source_rows, wait_for};
+use crate::warehouse::{account, assert_same, in_postgres, in_snowflake, number, snowflake};
 use etl_stream_operators::testing::postgres::Postgres;
 use etl_stream_operators::testing::random::Random;
 use serde_json::Value;
@@ -30,15 +31,20 @@ struct Two {
 
 impl Two {
     fn new(postgres: &Postgres) -> Self {
+        Self::with(postgres, |name| {
+            format!(
+                "files_{name}: {{ type: file, inputs: [{name}], path: out/{name}, format: ndjson, batch: {{ max_rows: 40, max_age: 20ms }} }}"
+            )
+        })
+    }
+
+    /// A sink for each source.
+    fn with(postgres: &Postgres, sink: impl Fn(&str) -> String) -> Self {
         let node = |name: &str| {
             let url = postgres.url(name);
             format!("  {name}: {{ type: postgres, url: {{ plain: \"{url}\" }}, tables: {{ include: [\"public.*\"] }} }}\n")
         };
-        let sink = |name: &str| {
-            format!(
-                "  files_{name}: {{ type: file, inputs: [{name}], path: out/{name}, format: ndjson, batch: {{ max_rows: 40, max_age: 20ms }} }}\n"
-            )
-        };
+        let sink = |name: &str| format!("  {}\n", sink(name));
         let text = format!(
             "sources:\n{}sinks:\n{}state: {{ type: postgres, url: {{ plain: \"{}\" }} }}\nserver: none\n",
             SOURCES.map(node).concat(),
@@ -143,19 +149,21 @@ async fn nobody(postgres: &Postgres) {
     tokio::time::timeout(Duration::from_secs(60), gone).await.expect("sessions of processes that were killed end");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
-    let postgres = shops().await;
-    let two = Two::new(&postgres);
+/// Runs both while everything changes and kills one of them, again and again; then both until they have caught up.
+async fn killed(postgres: &Postgres, two: &Two, rounds: u32, rows: impl AsyncFn() -> usize) {
     let (stop, _) = tokio::sync::watch::channel(false);
-    let mut changes = change(&postgres, &stop);
+    let mut changes = change(postgres, &stop);
     let seed = std::env::var("CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_128);
     let (mut random, mut ended) = (Random::new(seed), 0);
-    for round in 0..rounds() {
-        let (before, met) = (two.rows(), two.met());
+    for round in 0..rounds {
+        let (before, met) = (rows().await, two.met());
         let mut processes = two.both(&[]);
         if !random.below(4).is_multiple_of(4) {
-            wait_for("rows", || two.rows() > before + 30 || processes.iter_mut().any(|p| p.try_wait().unwrap().is_some()));
+            let began = Instant::now();
+            while rows().await <= before + 30 && processes.iter_mut().all(|process| process.try_wait().unwrap().is_none()) {
+                assert!(began.elapsed() < RUN, "waited in vain for rows: {}", two.project.log());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         tokio::time::sleep(Duration::from_millis(random.below(500))).await;
         let victim = random.below(2) as usize;
@@ -168,7 +176,7 @@ async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
             assert!(other.try_wait().unwrap().is_none(), "round {round}: {}", two.project.log());
             other.kill().unwrap();
             other.wait().unwrap();
-            nobody(&postgres).await;
+            nobody(postgres).await;
             continue;
         }
         let killed = Instant::now();
@@ -184,7 +192,48 @@ async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
     for mut process in two.both(&["--until", "caught-up"]) {
         assert_eq!(process.wait().unwrap().code(), Some(0), "{}", two.project.log());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_both_end_and_each_change_arrives_once() {
+    let postgres = shops().await;
+    let two = Two::new(&postgres);
+    killed(&postgres, &two, rounds(), async || two.rows()).await;
     two.equal(&postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_each_change_lands_in_snowflake_once() {
+    let (postgres, snowflake) = (shops().await, snowflake().await);
+    let two = Two::with(&postgres, |name| {
+        let account = account(&snowflake);
+        format!(
+            "to_{name}: {{ inputs: [{name}], {account}, schema: {}, batch: {{ max_age: 20ms }}, merge: {{ interval: 100ms }} }}",
+            name.to_uppercase()
+        )
+    });
+    let schemas = SOURCES.map(str::to_uppercase);
+    let landed = async || {
+        let mut rows = 0;
+        for schema in &schemas {
+            for table in TABLES.map(str::to_uppercase) {
+                rows += number(&snowflake, &format!("SELECT COUNT(*) FROM RAW.{schema}.{table}__CHANGES")).await as usize;
+            }
+        }
+        rows
+    };
+    killed(&postgres, &two, rounds().min(6), landed).await;
+    for (source, schema) in SOURCES.iter().zip(&schemas) {
+        let client = postgres.client(source).await;
+        for table in TABLES {
+            let (name, what) = (table.to_uppercase(), format!("{source} {table}"));
+            let target = in_snowflake(&snowflake, &format!("SELECT id, v FROM RAW.{schema}.{name}")).await;
+            assert_same(&what, &target, &in_postgres(&client, &format!("SELECT id, v FROM {table}")).await);
+            let counts =
+                in_snowflake(&snowflake, &format!("SELECT COUNT(*), COUNT(DISTINCT _SEQ) FROM RAW.{schema}.{name}__CHANGES")).await;
+            assert_eq!(counts[0][0], counts[0][1], "{what}: tokens land once");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,7 @@
 
 use super::codes::{FOLDER_OF_ANOTHER, ROWS_REFUSED, failed};
 use super::encode::Encoder;
-use super::names;
+use super::{names, owner};
 use crate::contract::{CodedError, Lsn, Mark, RowBatch, TableId, TableSchema, Token};
 use crate::failpoint;
 use std::fs::{self, File};
@@ -68,7 +68,7 @@ impl TableFolder {
     /// and finds the last row that is there.
     ///
     /// # Errors
-    /// `FS0001`.
+    /// `FS0001`; `FS0004` when it is the folder of another source.
     pub(super) fn open(root: &Path, table: &TableSchema, encoder: Encoder) -> Result<Self, CodedError> {
         let path = root.join(names::folder(&table.schema, &table.name));
         match fs::create_dir(&path) {
@@ -76,6 +76,7 @@ impl TableFolder {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed("creating folder", &path, error)),
         }
+        owner::claim(&path, table)?;
         let mut folder = Self { path, last: Token::ZERO, delivered: None, relations: vec![table.id], marker: None, encoder };
         for name in folder.list()? {
             if names::is_temporary(&name) {

@@ -20,6 +20,7 @@ mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod names;
+mod owner;
 mod parquet;
 #[cfg(test)]
 mod tests;

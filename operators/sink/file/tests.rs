@@ -55,13 +55,18 @@ fn run(root: &Path, items: &[Item], crash: Option<usize>) -> usize {
     acked
 }
 
-/// The tokens that a reader of `*.ndjson` sees.
-fn read(root: &Path) -> Vec<Token> {
-    let files = fs::read_dir(root.join("public.t")).expect("the table's folder");
-    let mut names: Vec<PathBuf> = files.map(|entry| entry.expect("an entry").path()).collect();
+/// The files of a table's folder that a reader sees.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the table's folder");
+    let mut names: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     names.retain(|path| !path.file_name().expect("a name").to_string_lossy().starts_with('.'));
     names.sort();
-    let text: String = names.iter().map(|path| fs::read_to_string(path).expect("a file of text")).collect();
+    names
+}
+
+/// The tokens that a reader of `*.ndjson` sees.
+fn read(root: &Path) -> Vec<Token> {
+    let text: String = files(&root.join("public.t")).iter().map(|path| fs::read_to_string(path).expect("a file of text")).collect();
     let seq = |line: &str| {
         let row: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
         row["_seq"].as_str().expect("a token").parse::<Token>().expect("a token")
@@ -266,7 +271,7 @@ async fn tables_side_by_side_under_odd_names() {
         .expect("the folder")
         .map(|entry| entry.expect("an entry"))
         .filter(|entry| entry.path().is_dir())
-        .map(|entry| (entry.file_name().into_string().expect("UTF-8"), fs::read_dir(entry.path()).expect("a folder").count()))
+        .map(|entry| (entry.file_name().into_string().expect("UTF-8"), files(&entry.path()).len()))
         .collect();
     folders.sort();
     assert_eq!(folders, ["%2E%2E.%2Fetc%2Fx", "a%2Eb.c", "a.b.c", "public.t", "s.Ä %25%0A"].map(|name| (name.to_owned(), 4)));

@@ -17,7 +17,7 @@ use super::frame::Relation;
 use super::numbers::{Known, numbers};
 use super::types::Types;
 use super::{codes, connect};
-use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, Storage, TableSchema, qualified};
+use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, Storage, TablePattern, TableSchema, TableSelection, qualified};
 use hashbrown::HashMap;
 use std::sync::Arc;
 use tokio_postgres::types::Type;
@@ -63,19 +63,18 @@ impl Published {
 /// Schemas that are never a user's.
 const USER_SCHEMAS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
-/// The tables that a publication could have: ordinary and partitioned, partitions left to their root.
-pub(super) async fn candidates(client: &Client) -> Result<Vec<(String, String)>, Error> {
-    Ok(numbered_candidates(client).await?.into_iter().map(|(_, schema, name)| (schema, name)).collect())
-}
-
-/// The same with their object ids.
-pub(super) async fn numbered_candidates(client: &Client) -> Result<Vec<(u32, String, String)>, Error> {
+/// The tables that a publication could have: ordinary and partitioned, partitions left to their root. Those that some pattern
+/// of the selection names, be they excluded or not.
+pub(super) async fn candidates(client: &Client, of: &TableSelection) -> Result<Vec<(u32, String, String)>, Error> {
     let sql = format!(
         "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition AND {USER_SCHEMAS}
+           AND EXISTS (SELECT FROM unnest($1, $2) AS p (schema, name) WHERE n.nspname::text LIKE p.schema AND c.relname::text LIKE p.name)
          ORDER BY 2, 3"
     );
-    client.query_typed(&sql, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+    let (schemas, names): (Vec<String>, Vec<String>) = of.include.iter().map(TablePattern::like).unzip();
+    let rows = client.query_typed(&sql, &[(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
 /// A table that a publication could have.

@@ -317,7 +317,8 @@ pub(super) async fn publication(
     let name = &settings.publication;
     let failed = |e: tokio_postgres::Error| classify(&e, &format!("reading publication \"{name}\""));
     let exists = client.query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[name]).await.map_err(failed)?.is_some();
-    let mut wanted = catalog::candidates(client).await.map_err(failed)?;
+    let candidates = catalog::candidates(client, &settings.tables).await.map_err(failed)?;
+    let mut wanted: Vec<(String, String)> = candidates.into_iter().map(|(_, schema, table)| (schema, table)).collect();
     wanted.retain(|(schema, table)| settings.tables.matches(schema, table));
     if !exists {
         if wanted.is_empty() {

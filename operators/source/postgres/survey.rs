@@ -60,8 +60,11 @@ impl Survey {
         let failed = |e: tokio_postgres::Error| classify(&e, &format!("looking for new tables of publication \"{name}\""));
         let client = self.control.open().await?;
         // All three at once. The position comes last, and the server answers in order: it is where the log ended after the look.
-        let (published, absent, ended) =
-            tokio::join!(catalog::published_at(&client, self.version, name), catalog::numbered_candidates(&client), position(&client));
+        let (published, absent, ended) = tokio::join!(
+            catalog::published_at(&client, self.version, name),
+            catalog::candidates(&client, &settings.tables),
+            position(&client)
+        );
         let (mut published, mut absent, mut ended) = (published.map_err(failed)?, absent.map_err(failed)?, ended?);
         absent.retain(|(_, schema, table)| {
             settings.tables.matches(schema, table) && !published.iter().any(|p| p.schema == *schema && p.name == *table)

@@ -158,7 +158,16 @@ def _create_table(cursor: LocalCursor, tree: exp.Create) -> Outcome:
         raise missing("Schema", database, schema)
     if existing:
         _lose_channels(cursor, database, schema, name)
-    _atomic(cursor, work)
+    try:
+        _atomic(cursor, work)
+    except duckdb.CatalogException as problem:
+        if "already exists" not in str(problem):
+            raise
+        # Another session made it in the meantime.
+        instance.catalog.changed()
+        if not tree.args.get("exists"):
+            raise error(2002, "42710", f"SQL compilation error:\nObject '{name}' already exists.") from problem
+        return status(f"{name} already exists, statement succeeded.")
     return status(f"Table {name} successfully created.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import KEYS, KeyPair, Server
@@ -235,3 +236,11 @@ def test_with_a_public_key_signatures_are_verified(start, tmp_path) -> None:
         for token in (KEYS.jwt(), stranger.jwt(), forged)
     ]
     assert statuses == [200, 401, 401]
+
+
+def test_several_sessions_create_one_table(server: Server) -> None:
+    def create(n: int) -> str:
+        return server.post_sql(f"CREATE TABLE IF NOT EXISTS RACE_{n // 8} (N NUMBER)").json()["code"]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(create, range(64))) == {"090001"}
