@@ -30,6 +30,8 @@ use std::sync::Arc;
 
 /// A key with fewer bytes can be guessed (RFC 2104, section 3).
 const SHORTEST_KEY: usize = 16;
+/// Bytes of an HMAC-SHA256.
+const HASH: usize = 32;
 /// What `redact` writes.
 const REDACTED: &str = "***";
 
@@ -275,6 +277,9 @@ fn mask(batch: &RowBatch, at: usize, array: &ArrayRef, masker: &Masker) -> Resul
     let texts = Texts::of(&batch.table.columns[at], array);
     let mut exact = ExactColumn::new(&batch.exact, at);
     let (mut values, mut offsets, mut valid) = (Vec::new(), Vec::with_capacity(array.len() + 1), Vec::with_capacity(array.len()));
+    if let Masker::Hmac(_) = masker {
+        values.reserve(array.len() * 2 * HASH);
+    }
     let mut scratch = Vec::new();
     let too_large = || {
         let message = format!(

@@ -141,12 +141,18 @@ impl<'a> ExactColumn<'a> {
     }
 }
 
-/// Writes `\x` and two lower-case digits a byte.
+/// Writes two lower-case digits a byte.
 pub(super) fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.extend(bytes.iter().flat_map(|b| [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]));
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), b'0');
+    let (pairs, _) = out[start..].as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+    }
 }
 
+/// Writes `\x` and two lower-case digits a byte.
 fn write_bytea(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\\x");
     write_hex(bytes, out);

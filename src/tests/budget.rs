@@ -117,3 +117,32 @@ async fn a_source_whose_slot_holds_back_too_much_is_paused_once() {
     assert_eq!({ child }.wait().unwrap().code(), Some(0), "{}", project.log());
     assert_eq!(project.log().matches("paused: the server keeps the log").count(), 1, "{}", project.log());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_starts_at_a_full_server_waits_for_room() {
+    let postgres = Postgres::start_with(&["max_connections=6", "superuser_reserved_connections=0"]);
+    let client = postgres.database("shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await.unwrap();
+    let mut all = Vec::new();
+    while let Ok((other, connection)) = tokio_postgres::connect(&postgres.url("shop"), tokio_postgres::NoTls).await {
+        all.push((other, tokio::spawn(connection)));
+    }
+    assert!(!all.is_empty());
+    let listen = free_port();
+    let project = Project::new(&format!(
+        "sources:\n  shop: {{ type: postgres, url: {{ plain: \"{}\" }}, tables: {{ include: [\"public.t\"] }} }}\n\
+         sinks:\n  files: {{ type: file, inputs: [shop], path: out, format: ndjson, batch: {{ max_age: 20ms }} }}\nserver: {{ listen: \"127.0.0.1:{listen}\" }}\n",
+        postgres.url("shop")
+    ));
+    let mut child = project.start(&["run"]);
+    let shop = || -> Value {
+        let status: Value = serde_json::from_slice(&project.run(&["status", "--format", "json"]).stdout).unwrap_or_default();
+        status["sources"][0].clone()
+    };
+    wait_for("its saying so", || shop()["phase"] == "retrying" && shop()["reason"].as_str().is_some_and(|why| why.contains("PG0005")));
+    assert!(child.try_wait().unwrap().is_none(), "{}", project.log());
+    drop(all);
+    wait_for("the row", || fold(&project.path().join("out"), "public.t", &["id"]).len() == 1);
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{}", project.log());
+}

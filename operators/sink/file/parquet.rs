@@ -16,11 +16,15 @@ use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::schema::types::ColumnPath;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Bytes of a column's dictionary, beyond which its values are written as they are.
+const DICTIONARY: usize = 256 << 10;
 
 /// Writes the whole file.
 ///
@@ -41,11 +45,23 @@ pub(super) fn write(batch: &RowBatch, level: i32, file: &mut File, path: &Path) 
     };
     let rows = record_batch(batch).map_err(|e| refused(e.into()))?;
     let level = ZstdLevel::try_new(level).map_err(|e| refused(e.into()))?;
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).set_created_by("etl-stream".into()).build();
-    let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).map_err(explained)?;
+    let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties(batch, level))).map_err(explained)?;
     writer.write(&rows).map_err(explained)?;
     writer.close().map_err(explained)?;
     Ok(())
+}
+
+/// How it is laid out: dictionaries where values come again. In tokens and keys they hardly do, and elsewhere one that
+/// grows is given up early: making it costs more than compressing what it would save.
+fn properties(batch: &RowBatch, level: ZstdLevel) -> WriterProperties {
+    let keys = batch.table.columns.iter().filter(|column| column.key.is_some()).map(|column| &*column.name);
+    let start = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_created_by("etl-stream".into())
+        .set_dictionary_page_size_limit(DICTIONARY);
+    let plain =
+        |builder: WriterPropertiesBuilder, name: &str| builder.set_column_dictionary_enabled(ColumnPath::new(vec![name.to_owned()]), false);
+    keys.chain(["_seq"]).fold(start, plain).build()
 }
 
 fn record_batch(batch: &RowBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
