@@ -12,6 +12,7 @@ use super::codes;
 use super::config::{Settings, SnapshotMode};
 use super::connect::{Endpoint, Replication, sqlstate};
 use super::control::Statements;
+use super::publication;
 use super::quote::identifier;
 use super::run::{Run, Sent};
 use super::setup::{self, Identity, Server};
@@ -55,9 +56,9 @@ impl Run {
         let Reach { endpoint, client, server, identity, mut replication } = reach;
         let initial = self.settings.snapshot.mode == SnapshotMode::Initial;
         setup::check_room(&client).await?;
-        let tables = setup::publication(&client, &self.settings, server, true).await?;
+        let tables = publication::settle(&client, &self.settings, server, true).await?;
         if initial {
-            setup::check_readable(&tables, server)?;
+            publication::check_readable(&tables, server)?;
         }
         let (shape, places) = if initial {
             // Before the slot: a snapshot that waits holds back the server's clean-up. And with nothing in hand.

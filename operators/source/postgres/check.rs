@@ -13,6 +13,7 @@ use super::config::SnapshotMode;
 use super::connect::{Endpoint, classify};
 use super::quote::{identifier, table};
 use super::run::{PostgresSource, within};
+use super::publication;
 use super::setup::{self, Identity, Server, Slot};
 use super::state::{Documents, Progress, Stage};
 use crate::contract::{CheckContext, Checks, CodedError, Lsn, ReplicaIdentity, TableSchema};
@@ -57,7 +58,7 @@ async fn room(client: &Client) -> Result<Room, Error> {
 
 /// Refuses a table whose rows the user cannot all see.
 fn seen(candidate: &Candidate, server: &Server) -> Result<(), CodedError> {
-    setup::check_readable(std::slice::from_ref(&candidate.table), server)?;
+    publication::check_readable(std::slice::from_ref(&candidate.table), server)?;
     if !candidate.hidden {
         return Ok(());
     }
@@ -220,7 +221,7 @@ impl Preflight<'_> {
         let comes = |schema: &str, table: &str| published.iter().any(|c| c.table.schema == schema && c.table.name == table);
         let left_out = self.checks.take(advice::left_out(client, settings, comes).await.map_err(failed)).unwrap_or_default();
         if published.is_empty() {
-            self.checks.wrong(setup::no_table(settings, server, &left_out));
+            self.checks.wrong(publication::no_table(settings, server, &left_out));
         } else {
             for reason in left_out {
                 self.checks.doubt(format!("a table that `tables` names does not come: {reason}"), "change it, or leave it out of `tables`");
@@ -250,7 +251,7 @@ impl Preflight<'_> {
         let settings = &self.source.settings;
         let name = identifier(&settings.publication);
         if progress.is_some_and(|progress| progress.stage == Stage::Streaming) {
-            return self.checks.wrong(setup::publication_gone(&settings.publication));
+            return self.checks.wrong(publication::gone(&settings.publication));
         }
         if candidates.is_empty() {
             return;
@@ -258,7 +259,7 @@ impl Preflight<'_> {
         let names = |which: fn(&&Candidate) -> bool| -> Vec<(String, String)> {
             candidates.iter().filter(which).map(|c| (c.table.schema.clone(), c.table.name.clone())).collect()
         };
-        let sql = setup::create_publication(settings, server, &names(|_| true));
+        let sql = publication::create(settings, server, &names(|_| true));
         let asked = client.query_one("SELECT has_database_privilege(current_database(), 'CREATE')", &[]).await;
         let asked = asked.and_then(|row| row.try_get(0)).map_err(|e| classify(&e, "asking for the privilege to make a publication"));
         let Some(may) = self.checks.take::<bool>(asked) else { return };
@@ -271,7 +272,7 @@ impl Preflight<'_> {
             why.push(format!("user {} lacks CREATE on database {}", identifier(&server.user), identifier(&server.database)));
         }
         if !foreign.is_empty() {
-            why.push(format!("user {} does not own {}", identifier(&server.user), setup::list(&foreign)));
+            why.push(format!("user {} does not own {}", identifier(&server.user), publication::list(&foreign)));
         }
         if why.is_empty() {
             self.checks.fine(format!("publication {name} does not exist; `run` makes it for {} tables", candidates.len()));
@@ -307,7 +308,7 @@ impl Preflight<'_> {
             return there;
         }
         let names: Vec<_> = absent.iter().map(|c| (c.table.schema.clone(), c.table.name.clone())).collect();
-        let list = setup::list(&names);
+        let list = publication::list(&names);
         let sql = format!("as the tables' owner: ALTER PUBLICATION {name} ADD TABLE {list}");
         if !settings.own_publication {
             self.checks.doubt(format!("selected tables are not in publication {name} and do not come: {list}"), sql);

@@ -7,6 +7,7 @@ use super::catalog::{self, Catalog};
 use super::codes;
 use super::connect::classify;
 use super::run::{PostgresSource, within};
+use super::publication;
 use super::setup;
 use super::side::{make_temporary, temporary_name};
 use super::snapshot::{Locked, Places, Shape, Snapshot};
@@ -54,7 +55,7 @@ pub(super) async fn copy(
     if tables.is_empty() {
         return Ok(Copied { point: Lsn(position(&client).await?), tables: Vec::new() });
     }
-    setup::check_readable(&tables, &server)?;
+    publication::check_readable(&tables, &server)?;
     let shape = Shape::of(&client, &mut catalog, server.version, &tables).await?;
     let mut replication = endpoint.replicate("verify").await?;
     let slot = temporary_name(&settings.slot, "verify", replication.backend_pid());

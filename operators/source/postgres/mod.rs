@@ -1,7 +1,7 @@
 //! The PostgreSQL source: the rows that tables have, then every change, exactly once and in commit order.
 //!
 //! ```text
-//!              ┌── setup: server, publication, slot ──┐
+//!              ┌── setup: server, slot, publication ──┐
 //! PostgreSQL ──┼── snapshot: COPY by ranges of ctid ──┼──Chunk──> dataflow
 //!              └── stream: pgoutput, framed only ─────┘
 //!      ^                                                   │
@@ -23,7 +23,7 @@
 //! (`docs/adr/0003-tables-join-beside-the-stream.md`).
 //!
 //! # Files
-//! `connect` reaches the server; `setup` checks it, `advice` says what will not come; `catalog`, `facts`, `numbers` and
+//! `connect` reaches the server; `setup` and `publication` see to what is needed there, `advice` says what will not come; `catalog`, `facts`, `numbers` and
 //! `types` describe tables; `snapshot` and `stream` read; `frame` and `assemble` make chunks of the stream's bytes;
 //! `hold`, `spill`, `replay` and `streamed` keep large transactions until they commit; `confirm` and `report` answer the
 //! server; `state` survives restarts; `begin` is the first start, `run` holds it together. `survey` notices new tables,
@@ -52,6 +52,7 @@ mod hold;
 mod join;
 mod numbers;
 mod play;
+mod publication;
 pub(crate) mod quote;
 mod replay;
 mod report;

@@ -17,6 +17,7 @@ use super::connect::{ConnectSettings, PG_LOST, Replication};
 use super::control::Control;
 use super::copy;
 use super::join::{Clock, Handed};
+use super::publication;
 use super::setup::{self, Identity, Server, Slot};
 use super::slots::Slots;
 use super::snapshot;
@@ -359,7 +360,7 @@ impl Run {
 
     /// Goes on with a slot whose snapshot is complete.
     async fn resume(&mut self, client: &Client, server: &Server, identity: &Identity, mut progress: Progress) -> Result<(), CodedError> {
-        let tables = setup::publication(client, &self.settings, server, false).await?;
+        let tables = publication::settle(client, &self.settings, server, false).await?;
         let mut documents = self.documents().tables()?;
         let mut changed = identity.timeline != progress.timeline;
         if changed {

@@ -13,7 +13,8 @@ use super::catalog::{self, Published};
 use super::config::Settings;
 use super::connect::classify;
 use super::control::Control;
-use super::setup::{self, Server};
+use super::publication;
+use super::setup::Server;
 use crate::contract::{CodedError, Lsn, qualified};
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
@@ -88,13 +89,13 @@ impl Survey {
     /// Adds tables, one by one where not all can be. Leaves those that were not in `absent`, and says why of the last.
     async fn add(&self, client: &Client, absent: &mut Vec<(u32, String, String)>) -> Result<(), CodedError> {
         let names: Vec<(String, String)> = absent.iter().map(|(_, schema, table)| (schema.clone(), table.clone())).collect();
-        let mut result = setup::add(client, &self.settings, &names).await;
+        let mut result = publication::add(client, &self.settings, &names).await;
         if result.is_ok() {
             absent.clear();
         } else if names.len() > 1 {
             let mut left = Vec::new();
             for (table, name) in absent.drain(..).zip(names) {
-                if let Err(error) = setup::add(client, &self.settings, &[name]).await {
+                if let Err(error) = publication::add(client, &self.settings, &[name]).await {
                     result = Err(error);
                     left.push(table);
                 }
@@ -107,5 +108,5 @@ impl Survey {
 
 /// Whether a user may copy a table; says so where not.
 pub(super) fn readable(table: &Published, server: &Server) -> Result<(), CodedError> {
-    setup::check_readable(std::slice::from_ref(table), server)
+    publication::check_readable(std::slice::from_ref(table), server)
 }

@@ -3,7 +3,7 @@
 
 use super::super::catalog::{Catalog, Published};
 use super::super::config::SnapshotMode;
-use super::super::setup;
+use super::super::publication;
 use super::super::side::Side;
 use super::super::state::{Stage, TableProgress};
 use super::super::stream::Session;
@@ -190,7 +190,7 @@ impl Session<'_> {
         }
         match &found.refused {
             Some(error) => warn!(code = error.code.id, hint = error.hint, "new tables were not added to the publication: {error}"),
-            None => setup::say_left_out(&self.run.settings, &fresh),
+            None => publication::say_left_out(&self.run.settings, &fresh),
         }
     }
 }
