@@ -6,6 +6,7 @@
 
 use etl_stream_operators::contract::{Code, CodedError, Exit, StateKey, StateStore};
 use etl_stream_operators::failpoint;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde_json::Value;
 use std::path::Path;
@@ -40,10 +41,14 @@ impl SqliteState {
             std::fs::create_dir_all(folder).map_err(|e| failed(e.to_string()))?;
         }
         let connection = Connection::open(path).map_err(|e| failed(e.to_string()))?;
-        let version: i64 = connection
-            .execute_batch(
-                "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN IMMEDIATE; COMMIT;",
-            )
+        // Plans that do not hang on bound values, or each statement is prepared anew whenever it is bound.
+        let stable = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true);
+        let version: i64 = stable
+            .and_then(|_| {
+                connection.execute_batch(
+                    "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN IMMEDIATE; COMMIT;",
+                )
+            })
             .and_then(|()| connection.query_row("PRAGMA user_version", [], |row| row.get(0)))
             .map_err(|e| failed(e.to_string()))?;
         if version > VERSION {
@@ -145,15 +150,15 @@ impl StateStore for SqliteState {
             let transaction = connection.transaction()?;
             for (key, value) in changes {
                 match value {
-                    Some(value) => transaction.execute(
-                        "INSERT INTO progress (pipeline, node, tbl, document) VALUES (?1, ?2, ?3, ?4)
-                         ON CONFLICT DO UPDATE SET document = excluded.document, updated_at = CURRENT_TIMESTAMP",
-                        params![key.pipeline, key.node, key.table, value.to_string()],
-                    )?,
-                    None => transaction.execute(
-                        "DELETE FROM progress WHERE pipeline = ?1 AND node = ?2 AND tbl = ?3",
-                        params![key.pipeline, key.node, key.table],
-                    )?,
+                    Some(value) => transaction
+                        .prepare_cached(
+                            "INSERT INTO progress (pipeline, node, tbl, document) VALUES (?1, ?2, ?3, ?4)
+                             ON CONFLICT DO UPDATE SET document = excluded.document, updated_at = CURRENT_TIMESTAMP",
+                        )?
+                        .execute(params![key.pipeline, key.node, key.table, value.to_string()])?,
+                    None => transaction
+                        .prepare_cached("DELETE FROM progress WHERE pipeline = ?1 AND node = ?2 AND tbl = ?3")?
+                        .execute(params![key.pipeline, key.node, key.table])?,
                 };
             }
             disk("state.commit")?;

@@ -6,8 +6,8 @@
 use super::catalog::{self, Catalog};
 use super::codes;
 use super::connect::classify;
-use super::run::{PostgresSource, within};
 use super::publication;
+use super::run::{PostgresSource, within};
 use super::setup;
 use super::side::{make_temporary, temporary_name};
 use super::snapshot::{Locked, Places, Shape, Snapshot};

@@ -19,12 +19,7 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// The selected tables that the publication has, after making it or adding to it where that is ours to do.
 /// `may_add`: nothing has been read yet, so tables added now are in the snapshot.
-pub(super) async fn settle(
-    client: &Client,
-    settings: &Settings,
-    server: &Server,
-    may_add: bool,
-) -> Result<Vec<Published>, CodedError> {
+pub(super) async fn settle(client: &Client, settings: &Settings, server: &Server, may_add: bool) -> Result<Vec<Published>, CodedError> {
     let name = &settings.publication;
     let failed = |e: tokio_postgres::Error| classify(&e, &format!("reading publication \"{name}\""));
     let exists = client.query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[name]).await.map_err(failed)?.is_some();

@@ -220,7 +220,7 @@ impl Session<'_> {
     async fn take(&mut self, chunk: &ReadChunk, mut held: Held) -> Result<(), CodedError> {
         self.run.status.bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
         held.settle(chunk.bytes.len()).await;
-        let mut sent = 0;
+        let (mut sent, mut heard) = (0, 0);
         for (start, end) in &chunk.messages {
             let payload = chunk.bytes.get(*start as usize..*end as usize);
             let payload = payload.ok_or(StreamError::Frame(frame::FrameError::Truncated("payload")))?;
@@ -246,10 +246,16 @@ impl Session<'_> {
                 frame => {
                     if let Frame::Keepalive { wal_end, reply } = frame {
                         self.keepalive(wal_end, reply);
+                        heard = heard.max(wal_end);
+                    } else {
+                        heard = u64::MAX;
                     }
                     self.run.assembler.frame(&frame, &chunk.bytes, start.saturating_add(DATA_HEADER as u32), *end)?;
                 }
             }
+        }
+        if heard > 0 {
+            self.joins.heard(heard);
         }
         self.send(Some(held))
     }

@@ -4,6 +4,7 @@
 use super::super::catalog::{Catalog, Published};
 use super::super::config::SnapshotMode;
 use super::super::publication;
+use super::super::report;
 use super::super::side::Side;
 use super::super::state::{Stage, TableProgress};
 use super::super::stream::Session;
@@ -22,6 +23,7 @@ impl Session<'_> {
     pub(super) fn look(&mut self) -> Result<(), CodedError> {
         let now = Instant::now();
         self.joins.looked = Some(now);
+        self.joins.settled.begin();
         self.joins.look_at = now + self.run.settings.discovery.0;
         let survey = Survey {
             control: self.control.clone(),
@@ -33,6 +35,14 @@ impl Session<'_> {
         };
         self.joins.surveying.spawn(survey.look());
         Ok(())
+    }
+
+    /// Whether a look would find what the last one did. A server's word on its log comes as often as a quiet source asks: who
+    /// looks more often than that does so.
+    pub(super) fn nothing_new(&mut self) -> Result<bool, CodedError> {
+        let settings = &self.run.settings;
+        let often = settings.discovery.0 < report::quiet_pace(self.server.sender_timeout, settings.receive_timeout);
+        Ok(!often && self.run.documents().requests()?.is_empty() && self.joins.settled.put_off())
     }
 
     /// Compares what is published with what is known.
@@ -95,6 +105,10 @@ impl Session<'_> {
         }
         if !changes.is_empty() || !in_vain.is_empty() {
             self.run.documents().change(&changes, &in_vain)?;
+        }
+        let tried = found.refused.is_none() && (found.left_out.is_empty() || !self.run.settings.own_publication);
+        if tried && changes.is_empty() && in_vain.is_empty() && wanted.is_empty() && handed.is_empty() && self.joins.current.is_none() {
+            self.joins.settled.settle(found.position);
         }
         self.choose(wanted, handed.len())
     }

@@ -15,6 +15,7 @@
 //!   a copy that fails is tried again and stops nothing; what it has in flight takes at most half of the credit.
 
 mod choose;
+mod settled;
 
 use super::assemble::Assembler;
 use super::catalog::Published;
@@ -26,6 +27,7 @@ use super::state::{Stage, TableProgress};
 use super::stream::{Known, Session};
 use super::survey::Surveyed;
 use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, TableStatus, Ts};
+use settled::Settled;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
@@ -112,6 +114,7 @@ pub(super) struct Joins {
     surveying: JoinSet<Result<Surveyed, CodedError>>,
     look_at: Instant,
     looked: Option<Instant>,
+    settled: Settled,
     current: Option<Join>,
     /// No copy starts before.
     retry_at: Instant,
@@ -133,6 +136,7 @@ impl Joins {
             surveying: JoinSet::new(),
             look_at: now,
             looked: None,
+            settled: Settled::default(),
             current: None,
             retry_at: now,
             delay: RETRY.0,
@@ -154,6 +158,13 @@ impl Joins {
             // A pipeline that is gone is noticed by the next chunk.
             Ok(()) = self.durable.changed(), if self.waits => Event::Durable(self.durable.borrow_and_update().upper),
             else => pending().await,
+        }
+    }
+
+    /// The server has sent its log up to there: a look that was put off may be due.
+    pub(super) fn heard(&mut self, position: u64) {
+        if self.settled.hear(position) {
+            self.look_at = Instant::now();
         }
     }
 
@@ -229,6 +240,9 @@ impl Session<'_> {
     /// Handles what happened beside the stream.
     pub(super) fn on(&mut self, event: Event) -> Result<(), CodedError> {
         match event {
+            Event::Due if self.nothing_new()? => {
+                self.joins.look_at = Instant::now() + self.run.settings.discovery.0;
+            }
             Event::Due => self.look()?,
             Event::Surveyed(Ok(found)) => self.surveyed(found)?,
             // A lost connection ends the session anyway.
