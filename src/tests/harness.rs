@@ -129,7 +129,12 @@ pub(crate) fn history(folder: &Path, table: &str) -> Vec<(String, Value)> {
         fs::read_dir(folder.join(table)).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default();
     files.retain(|path| path.extension().is_some_and(|e| e == "ndjson") && !path.file_name().unwrap().to_string_lossy().starts_with('.'));
     files.sort();
-    let lines = files.iter().flat_map(|file| fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect::<Vec<_>>());
+    // A file that was listed and is gone was of a snapshot that is taken anew.
+    let text = |file: &PathBuf| match fs::read_to_string(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        text => text.unwrap(),
+    };
+    let lines = files.iter().flat_map(|file| text(file).lines().map(str::to_owned).collect::<Vec<_>>());
     lines.map(|line| serde_json::from_str::<Value>(&line).unwrap()).map(|row| (row["_seq"].as_str().unwrap().to_owned(), row)).collect()
 }
 

@@ -159,7 +159,7 @@ mod tests {
                 Ok(())
             };
             contents.read(&table, Lsn(9), &mut take).await.unwrap();
-            let mut folder = TableFolder::open(root.path(), &table, Encoder::new(format, 3)).unwrap();
+            let mut folder = TableFolder::open(root.path(), &table, "p/s", Encoder::new(format, 3)).unwrap();
             let mut rows = testing::batch("public", "t", 8, 0..3);
             rows.unchanged.push(1, 1, ());
             rows.exact.push(2, 0, "0x1f40".into());

@@ -64,19 +64,19 @@ const fn step() {}
 use super::tests::step;
 
 impl TableFolder {
-    /// Opens the folder of `table` in `root`, making it if need be: removes what a crash left half written
+    /// Opens the folder of `table` in `root` for its owner, making it if need be: removes what a crash left half written
     /// and finds the last row that is there.
     ///
     /// # Errors
     /// `FS0001`; `FS0004` when it is the folder of another source.
-    pub(super) fn open(root: &Path, table: &TableSchema, encoder: Encoder) -> Result<Self, CodedError> {
+    pub(super) fn open(root: &Path, table: &TableSchema, owner: &str, encoder: Encoder) -> Result<Self, CodedError> {
         let path = root.join(names::folder(&table.schema, &table.name));
         match fs::create_dir(&path) {
             Ok(()) => sync_folder(root)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed("creating folder", &path, error)),
         }
-        owner::claim(&path, table)?;
+        owner::claim(&path, table, owner)?;
         let mut folder = Self { path, last: Token::ZERO, delivered: None, relations: vec![table.id], marker: None, encoder };
         for name in folder.list()? {
             if names::is_temporary(&name) {

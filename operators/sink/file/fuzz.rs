@@ -52,7 +52,7 @@ fn scan(text: &str) {
         for name in lines.take(8).filter(good) {
             fs::write(folder.join(name), b"").expect("a file is written");
         }
-        let opened = TableFolder::open(root, &schema, Encoder::new(FileFormat::Ndjson, 3));
+        let opened = TableFolder::open(root, &schema, "p/s", Encoder::new(FileFormat::Ndjson, 3));
         if opened.is_ok() {
             for entry in fs::read_dir(&folder).expect("the folder is there") {
                 let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");

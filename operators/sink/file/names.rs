@@ -4,7 +4,7 @@
 //! <schema>.<table>/<first token>-<last token>.ndjson      token = {commit_lsn:016x}_{ordinal:016x}
 //! <schema>.<table>/.<file's name>.tmp                     being written
 //! <schema>.<table>/.snapshot                              LSN of a snapshot that no change has followed
-//! <schema>.<table>/.owner                                 the source whose rows they are
+//! <schema>.<table>/.owner                                 the pipeline and source whose rows they are
 //! ```
 //! A folder's name has `%XX` for bytes that a file name cannot or should not have, and for dots of the
 //! schema: its first dot stands between schema and table, so that no two tables share a folder.

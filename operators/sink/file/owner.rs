@@ -1,4 +1,4 @@
-//! Whose rows a table's folder holds: the name of the source, in a file `.owner`.
+//! Whose rows a table's folder holds: the pipeline and the source, in a file `.owner`.
 //!
 //! # Guarantees
 //! The first source that opens a folder owns it from then on, whatever process it runs in. The file is locked while it is
@@ -17,26 +17,26 @@ const OWNER: &str = ".owner";
 /// No source's name is longer.
 const MOST: u64 = 4_096;
 
-/// Takes the folder for the table's source.
+/// Takes the folder for the table's source, which `owner` names with its pipeline.
 ///
 /// # Errors
 /// `FS0004` when it is another's; `FS0001` when that could not be found out.
-pub(super) fn claim(folder: &Path, table: &TableSchema) -> Result<(), CodedError> {
+pub(super) fn claim(folder: &Path, table: &TableSchema, owner: &str) -> Result<(), CodedError> {
     let path = folder.join(OWNER);
-    let owner = settle(folder, &path, &table.source).map_err(|e| failed("settling the owner in", &path, e))?;
-    if owner == *table.source {
+    let there = settle(folder, &path, owner).map_err(|e| failed("settling the owner in", &path, e))?;
+    if there == owner {
         return Ok(());
     }
-    let message = format!("the folder of table \"{}\" holds rows of source \"{owner}\", not of \"{}\"", table.full_name(), table.source);
+    let message = format!("the folder of table \"{}\" holds rows of source \"{there}\", not of \"{owner}\"", table.full_name());
     let hint = format!(
-        "give each source a `file` sink with a path of its own; if the source was renamed, write its new name into \"{}\"",
+        "give each source a `file` sink with a path of its own; if the pipeline or source was renamed, write \"{owner}\" into \"{}\"",
         path.display()
     );
     Err(CodedError::definite(FOLDER_OF_ANOTHER, message).hint(hint))
 }
 
-/// The owner, which is `source` if there was none.
-fn settle(folder: &Path, path: &Path, source: &str) -> io::Result<String> {
+/// The owner, which is the one that asks if there was none.
+fn settle(folder: &Path, path: &Path, asks: &str) -> io::Result<String> {
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
     // Let go when the file is closed.
     file.lock()?;
@@ -48,10 +48,10 @@ fn settle(folder: &Path, path: &Path, source: &str) -> io::Result<String> {
     }
     file.set_len(0)?;
     io::Seek::rewind(&mut file)?;
-    writeln!(file, "{source}")?;
+    writeln!(file, "{asks}")?;
     file.sync_all()?;
     File::open(folder)?.sync_all()?;
-    Ok(source.to_owned())
+    Ok(asks.to_owned())
 }
 
 #[cfg(test)]
@@ -60,9 +60,11 @@ mod tests {
     use crate::contract::ReplicaIdentity;
     use std::fs;
 
-    fn table(source: &str) -> TableSchema {
+    fn claim(folder: &Path, owner: &str) -> Result<(), CodedError> {
         let (schema, name) = ("public".into(), "t".into());
-        TableSchema { source: source.into(), id: 1, schema, name, columns: vec![], identity: ReplicaIdentity::Default, storage: None }
+        let table =
+            TableSchema { source: "s".into(), id: 1, schema, name, columns: vec![], identity: ReplicaIdentity::Default, storage: None };
+        super::claim(folder, &table, owner)
     }
 
     #[test]
@@ -79,9 +81,9 @@ mod tests {
             if let Some(there) = there {
                 fs::write(folder.path().join(OWNER), there).expect("written");
             }
-            let claimed = claim(folder.path(), &table(source));
+            let claimed = claim(folder.path(), source);
             assert_eq!(claimed.map_err(|error| error.code.id), if owner == source { Ok(()) } else { Err("FS0004") }, "{there:?}");
-            let other = claim(folder.path(), &table("c")).expect_err("it is taken");
+            let other = claim(folder.path(), "c").expect_err("it is taken");
             assert!(other.to_string().contains(&format!("source \"{owner}\"")), "{other}");
         }
     }
@@ -89,7 +91,7 @@ mod tests {
     #[test]
     fn one_of_many_that_come_at_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        let claims = |name: String| claim(folder.path(), &table(&name)).is_ok();
+        let claims = |name: String| claim(folder.path(), &name).is_ok();
         let taken = std::thread::scope(|scope| {
             let tasks: Vec<_> = (0..16).map(|n| scope.spawn(move || claims(format!("source{n}")))).collect();
             tasks.into_iter().map(|task| task.join().expect("no panic")).filter(|taken| *taken).count()

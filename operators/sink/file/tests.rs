@@ -31,7 +31,7 @@ pub(super) fn step() {
 }
 
 fn open(root: &Path, format: FileFormat) -> TableFolder {
-    TableFolder::open(root, &table("public", "t"), Encoder::new(format, 3)).expect("a folder")
+    TableFolder::open(root, &table("public", "t"), "p/s", Encoder::new(format, 3)).expect("a folder")
 }
 
 /// Runs a process that gets `items` and may crash after so many steps; says how many items it acknowledged.

@@ -95,6 +95,7 @@ struct Shared {
     settings: Arc<Settings>,
     claims: Arc<Claims>,
     tally: Tally,
+    pipeline: Arc<str>,
     owner: Owner,
 }
 
@@ -105,7 +106,7 @@ pub(super) struct FileWriter {
 impl FileWriter {
     pub(super) fn new(settings: Arc<Settings>, claims: Arc<Claims>, cx: WriterContext) -> Self {
         let tally = Tally::new(&cx);
-        Self { shared: Arc::new(Shared { settings, claims, tally, owner: (cx.source, cx.worker) }) }
+        Self { shared: Arc::new(Shared { settings, claims, tally, pipeline: cx.pipeline, owner: (cx.source, cx.worker) }) }
     }
 }
 
@@ -212,7 +213,8 @@ impl Shared {
         if folder.is_none() {
             let claim = self.claims.take(table, &self.owner)?;
             let encoder = Encoder::new(self.settings.format, self.settings.level);
-            *folder = Some(OpenFolder { folder: TableFolder::open(&self.settings.root, table, encoder)?, _claim: claim });
+            let owner = format!("{}/{}", self.pipeline, self.owner.0);
+            *folder = Some(OpenFolder { folder: TableFolder::open(&self.settings.root, table, &owner, encoder)?, _claim: claim });
         }
         let Some(OpenFolder { folder, .. }) = folder else { unreachable!("opened just above") };
         match delivery {

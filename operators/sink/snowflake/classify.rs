@@ -52,8 +52,6 @@ const CODES: &[(&str, Verdict)] = &[
     ("002003", Verdict::Missing),
     ("002043", Verdict::Missing),
     ("003001", Verdict::Missing),
-    // Another session made it first: every CREATE here says IF NOT EXISTS, and finds it the next time.
-    ("002002", Verdict::Retry),
     // The statement lost a lock or its time: 000604 cancelled, 000625 and 000626 lock, 000630 timeout.
     ("000604", Verdict::Retry),
     ("000625", Verdict::Retry),
@@ -101,7 +99,7 @@ mod tests {
             (422, "002003", Verdict::Missing),
             (422, "001003", Verdict::Stop),
             (422, "000625", Verdict::Retry),
-            (422, "002002", Verdict::Retry),
+            (422, "002002", Verdict::Stop),
             (413, "ERR_PAYLOAD_TOO_LARGE", Verdict::Stop),
             (400, "ERR_INVALID_REQUEST", Verdict::Stop),
         ] {

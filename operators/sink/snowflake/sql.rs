@@ -40,6 +40,11 @@ pub(super) struct Sql {
     session: Session,
 }
 
+/// Snowflake's code for an object that is there already.
+const EXISTS: &str = "002002";
+/// How often a statement may lose against other sessions that make the same.
+const RACES: u32 = 3;
+
 /// A text as an SQL literal. Snowflake reads backslash escapes in it.
 pub(super) fn literal(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -105,6 +110,13 @@ impl Sql {
         url
     }
 
+    /// A new request.
+    fn request(&self) -> url::Url {
+        let mut url = self.url(&[]);
+        url.query_pairs_mut().append_pair("requestId", &uuid::Uuid::new_v4().to_string());
+        url
+    }
+
     async fn run(&self, statement: &str, bindings: Value, count: usize) -> Result<Value, Refusal> {
         let mut body = json!({ "statement": statement, "parameters": { "MULTI_STATEMENT_COUNT": count.to_string() } });
         if bindings.as_object().is_some_and(|b| !b.is_empty()) {
@@ -116,10 +128,9 @@ impl Sql {
             }
         }
         let body = body.to_string();
-        let mut url = self.url(&[]);
-        url.query_pairs_mut().append_pair("requestId", &uuid::Uuid::new_v4().to_string());
+        let mut url = self.request();
         let mut pauses = self.http.pauses();
-        let mut again = false;
+        let (mut again, mut lost) = (false, 0);
         loop {
             let post = |client: &reqwest::Client, tries| {
                 let mut url = url.clone();
@@ -128,12 +139,25 @@ impl Sql {
                 }
                 client.post(url).header("Content-Type", "application/json").header("Accept", "application/json").body(body.clone())
             };
-            let answer = self.http.call(&*self.jwt, post).await?;
-            match self.finished(answer).await {
-                Err(refusal) if refusal.status == 404 => match pauses.next() {
+            let posted = self.http.call(&*self.jwt, post).await;
+            let asked_for = posted.is_ok();
+            let outcome = match posted {
+                Ok(answer) => self.finished(answer).await,
+                Err(refusal) => Err(refusal),
+            };
+            match outcome {
+                Err(refusal) if asked_for && refusal.status == 404 => match pauses.next() {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(refusal),
                 },
+                // Every CREATE says IF NOT EXISTS: another session made it at the same moment, and now it is there. It is another
+                // request: this one has its answer.
+                Err(refusal) if refusal.status == 422 && refusal.code == EXISTS && lost < RACES => {
+                    lost += 1;
+                    url = self.request();
+                    again = false;
+                    continue;
+                }
                 outcome => return outcome,
             }
             again = true;

@@ -20,6 +20,7 @@ use super::{codes, connect};
 use crate::contract::{CodedError, Column, PgType, ReplicaIdentity, Storage, TablePattern, TableSchema, TableSelection, qualified};
 use hashbrown::HashMap;
 use std::sync::Arc;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 use tracing::warn;
@@ -64,7 +65,7 @@ impl Published {
 const USER_SCHEMAS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
 /// The tables that a publication could have: ordinary and partitioned, partitions left to their root. Those that some pattern
-/// of the selection names, be they excluded or not.
+/// of the selection names, be they excluded or not; all, where the server cannot say.
 pub(super) async fn candidates(client: &Client, of: &TableSelection) -> Result<Vec<(u32, String, String)>, Error> {
     let sql = format!(
         "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -73,7 +74,16 @@ pub(super) async fn candidates(client: &Client, of: &TableSelection) -> Result<V
          ORDER BY 2, 3"
     );
     let (schemas, names): (Vec<String>, Vec<String>) = of.include.iter().map(TablePattern::like).unzip();
-    let rows = client.query_typed(&sql, &[(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)]).await?;
+    let asked = client.query_typed(&sql, &[(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)]).await;
+    let rows = match asked {
+        // A name that the database's encoding does not have is no table's; who asks compares names in any case.
+        Err(e) if matches!(e.code(), Some(code) if [SqlState::UNTRANSLATABLE_CHARACTER, SqlState::CHARACTER_NOT_IN_REPERTOIRE].contains(code)) =>
+        {
+            let all = vec!["%"];
+            client.query_typed(&sql, &[(&all, Type::TEXT_ARRAY), (&all, Type::TEXT_ARRAY)]).await?
+        }
+        asked => asked?,
+    };
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 

@@ -220,7 +220,10 @@ impl Session<'_> {
     async fn take(&mut self, chunk: &ReadChunk, mut held: Held) -> Result<(), CodedError> {
         self.run.status.bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
         held.settle(chunk.bytes.len()).await;
-        let (mut sent, mut heard) = (0, 0);
+        let mut sent = 0;
+        if chunk.messages.iter().any(|(start, _)| chunk.bytes.get(*start as usize) != Some(&frame::KEEPALIVE)) {
+            self.joins.heard(u64::MAX);
+        }
         for (start, end) in &chunk.messages {
             let payload = chunk.bytes.get(*start as usize..*end as usize);
             let payload = payload.ok_or(StreamError::Frame(frame::FrameError::Truncated("payload")))?;
@@ -246,21 +249,16 @@ impl Session<'_> {
                 frame => {
                     if let Frame::Keepalive { wal_end, reply } = frame {
                         self.keepalive(wal_end, reply);
-                        heard = heard.max(wal_end);
-                    } else {
-                        heard = u64::MAX;
                     }
                     self.run.assembler.frame(&frame, &chunk.bytes, start.saturating_add(DATA_HEADER as u32), *end)?;
                 }
             }
         }
-        if heard > 0 {
-            self.joins.heard(heard);
-        }
         self.send(Some(held))
     }
 
-    fn keepalive(&self, wal_end: u64, reply: bool) {
+    fn keepalive(&mut self, wal_end: u64, reply: bool) {
+        self.joins.heard(wal_end);
         let mut confirm = self.run.confirm.lock().unwrap_or_else(PoisonError::into_inner);
         confirm.received(wal_end);
         confirm.asked = false;

@@ -28,7 +28,9 @@ pub(super) struct Surveyed {
     pub left_out: Vec<(String, String)>,
     /// Why they are left out, when they should have been added.
     pub refused: Option<CodedError>,
-    /// Where the server's log ended after the look.
+    /// Where the server's log ended before the look.
+    pub before: u64,
+    /// Where it ended after.
     pub position: u64,
 }
 
@@ -60,13 +62,14 @@ impl Survey {
         let (settings, name) = (&self.settings, &self.settings.publication);
         let failed = |e: tokio_postgres::Error| classify(&e, &format!("looking for new tables of publication \"{name}\""));
         let client = self.control.open().await?;
-        // All three at once. The position comes last, and the server answers in order: it is where the log ended after the look.
-        let (published, absent, ended) = tokio::join!(
+        // All at once. The server answers in order: the log ended there before the look, and there after it.
+        let (before, published, absent, ended) = tokio::join!(
+            position(&client),
             catalog::published_at(&client, self.version, name),
             catalog::candidates(&client, &settings.tables),
             position(&client)
         );
-        let (mut published, mut absent, mut ended) = (published.map_err(failed)?, absent.map_err(failed)?, ended?);
+        let (before, mut published, mut absent, mut ended) = (before?, published.map_err(failed)?, absent.map_err(failed)?, ended?);
         absent.retain(|(_, schema, table)| {
             settings.tables.matches(schema, table) && !published.iter().any(|p| p.schema == *schema && p.name == *table)
         });
@@ -83,7 +86,7 @@ impl Survey {
         published.retain(|t| settings.tables.matches(&t.schema, &t.name));
         client.keep();
         let left_out = absent.into_iter().map(|(_, schema, table)| (schema, table)).collect();
-        Ok(Surveyed { published, left_out, refused, position: ended })
+        Ok(Surveyed { published, left_out, refused, before, position: ended })
     }
 
     /// Adds tables, one by one where not all can be. Leaves those that were not in `absent`, and says why of the last.

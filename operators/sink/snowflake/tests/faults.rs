@@ -30,7 +30,7 @@ async fn failing_requests_lose_and_double_nothing() {
             "statements in progress that the account forgot",
             json!([{ "route": "handle", "status": 404, "code": "391404", "times": 3 }, { "route": "handle", "status": 404, "after": 4 }]),
         ),
-        ("SQL late", json!([{ "route": "sql", "hang_ms": 4000, "apply": true, "after": 9 }])),
+        ("SQL late", json!([{ "route": "sql", "hang_ms": 4000, "apply": true, "after": 6 }])),
     ]
     .into_iter()
     .enumerate()
@@ -122,6 +122,9 @@ async fn places_that_cannot_be_written_are_told_of_first() {
     server.faults(json!({ "fail": { "route": "sql", "status": 401, "code": "390144", "times": 9 } })).await;
     assert_eq!(prepare(json!({})).await, Err("SF0003"));
     server.faults(json!({ "clear_failures": true })).await;
+    // Another session made it at the same moment.
+    server.faults(json!({ "fail": { "route": "sql", "status": 422, "code": "002002", "times": 2 } })).await;
+    assert_eq!(prepare(json!({})).await, Ok(()));
     // Two tables of one target, and a table without a key: nothing is made for them.
     let sink = sink(&server, json!({}));
     let table = items();

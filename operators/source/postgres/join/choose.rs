@@ -14,10 +14,14 @@ use crate::contract::{CodedError, Phase};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
+
+/// A look is put off no longer than this: what a commit changed may be seen later than its log, while it waits for a standby.
+const PUT_OFF: Duration = Duration::from_secs(60);
 
 impl Session<'_> {
     pub(super) fn look(&mut self) -> Result<(), CodedError> {
@@ -42,7 +46,8 @@ impl Session<'_> {
     pub(super) fn nothing_new(&mut self) -> Result<bool, CodedError> {
         let settings = &self.run.settings;
         let often = settings.discovery.0 < report::quiet_pace(self.server.sender_timeout, settings.receive_timeout);
-        Ok(!often && self.run.documents().requests()?.is_empty() && self.joins.settled.put_off())
+        let long = self.joins.looked.is_none_or(|looked| looked.elapsed() >= PUT_OFF.max(settings.discovery.0));
+        Ok(!often && !long && self.run.documents().requests()?.is_empty() && self.joins.settled.put_off())
     }
 
     /// Compares what is published with what is known.
@@ -108,7 +113,7 @@ impl Session<'_> {
         }
         let tried = found.refused.is_none() && (found.left_out.is_empty() || !self.run.settings.own_publication);
         if tried && changes.is_empty() && in_vain.is_empty() && wanted.is_empty() && handed.is_empty() && self.joins.current.is_none() {
-            self.joins.settled.settle(found.position);
+            self.joins.settled.settle(found.before);
         }
         self.choose(wanted, handed.len())
     }

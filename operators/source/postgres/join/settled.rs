@@ -7,7 +7,7 @@
 /// What is known of the log since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    /// Where the log ended at the last look, if that left nothing to do.
+    /// Where the log ended before the last look, if that left nothing to do.
     at: Option<u64>,
     /// Where it ended when the server last said so, after that look.
     heard: Option<u64>,
@@ -21,7 +21,7 @@ impl Settled {
         *self = Self::default();
     }
 
-    /// A look left nothing to do; the log ended there.
+    /// A look left nothing to do; the log ended there before it.
     pub(super) fn settle(&mut self, position: u64) {
         self.at = Some(position);
     }

@@ -31,4 +31,10 @@ async fn names_and_patterns_mean_the_same_to_the_server() {
         let selected: Vec<_> = all.iter().filter(|(_, schema, table)| selection.matches(schema, table)).cloned().collect();
         assert_eq!(catalog::candidates(&client, &selection).await.unwrap(), selected, "{include}");
     }
+    // A name that the database cannot have is no reason to fail.
+    client.batch_execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0").await.unwrap();
+    let client = server.client("latin").await;
+    client.batch_execute("CREATE TABLE t ()").await.unwrap();
+    let selection: TableSelection = serde_json::from_value(json!({ "include": ["public.t", "日本.*"] })).unwrap();
+    assert_eq!(catalog::candidates(&client, &selection).await.unwrap().len(), 1);
 }
