@@ -222,7 +222,7 @@ async fn killed_at_any_moment_each_change_lands_in_snowflake_once() {
         }
         rows
     };
-    killed(&postgres, &two, rounds().min(6), landed).await;
+    killed(&postgres, &two, rounds().min(4), landed).await;
     for (source, schema) in SOURCES.iter().zip(&schemas) {
         let client = postgres.client(source).await;
         for table in TABLES {
