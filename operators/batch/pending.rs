@@ -31,6 +31,15 @@ struct Pending<C> {
     capability: C,
 }
 
+impl<C> Pending<C> {
+    fn add(&mut self, part: RowBatch) -> Result<(), ArrowError> {
+        let bytes = part.bytes();
+        self.rows += part.len();
+        self.bytes += bytes;
+        self.pieces.push(part, bytes)
+    }
+}
+
 /// Gathers rows and seals batches. `C` is what keeps the frontier behind them: a timely capability.
 pub struct Batcher<C> {
     limits: Limits,
@@ -77,7 +86,6 @@ impl<C: Clone> Batcher<C> {
                 rest = Some(part.slice(room, part.len() - room));
                 part = part.slice(0, room);
             }
-            let (rows, bytes) = (part.len(), part.bytes());
             let at = waiting.unwrap_or_else(|| {
                 let table = Arc::clone(&part.table);
                 let expected = self.before.get(&table.route()).copied().unwrap_or(0);
@@ -86,9 +94,7 @@ impl<C: Clone> Batcher<C> {
                 self.tables.len() - 1
             });
             let pending = &mut self.tables[at];
-            pending.pieces.push(part, bytes)?;
-            pending.rows += rows;
-            pending.bytes += bytes;
+            pending.add(part)?;
             if pending.rows >= self.limits.rows {
                 self.seal(at, SealReason::Rows, out)?;
             } else if pending.bytes >= self.limits.bytes {
@@ -151,17 +157,13 @@ impl<C: Clone> Batcher<C> {
             let mut kept = Pending {
                 table: pending.table,
                 pieces: Pieces::new(self.limits.piece, pending.rows),
-                rows: pending.rows - cut,
+                rows: 0,
                 bytes: 0,
                 since: pending.since,
                 // Earlier than its rows: late, never wrong.
                 capability: pending.capability.clone(),
             };
-            for piece in rest {
-                let bytes = piece.bytes();
-                kept.bytes += bytes;
-                kept.pieces.push(piece, bytes)?;
-            }
+            rest.into_iter().try_for_each(|piece| kept.add(piece))?;
             self.tables.insert(at, kept);
         }
         let mut reason = Some(reason);

@@ -52,7 +52,7 @@ pub(super) struct TableFolder {
 }
 
 /// Makes everything that a folder lists durable.
-fn sync_folder(path: &Path) -> Result<(), CodedError> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), CodedError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| failed("syncing folder", path, e))
 }
 

@@ -7,6 +7,7 @@
 //! Calls block.
 
 use super::codes::{FOLDER_OF_ANOTHER, failed};
+use super::folder::sync_folder;
 use crate::contract::{CodedError, TableSchema};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -23,10 +24,11 @@ const MOST: u64 = 4_096;
 /// `FS0004` when it is another's; `FS0001` when that could not be found out.
 pub(super) fn claim(folder: &Path, table: &TableSchema, owner: &str) -> Result<(), CodedError> {
     let path = folder.join(OWNER);
-    let there = settle(folder, &path, owner).map_err(|e| failed("settling the owner in", &path, e))?;
-    if there == owner {
-        return Ok(());
-    }
+    let there = match settle(&path, owner).map_err(|e| failed("settling the owner in", &path, e))? {
+        None => return sync_folder(folder),
+        Some(there) if there == owner => return Ok(()),
+        Some(there) => there,
+    };
     let message = format!("the folder of table \"{}\" holds rows of source \"{there}\", not of \"{owner}\"", table.full_name());
     let hint = format!(
         "give each source a `file` sink with a path of its own; if the pipeline or source was renamed, write \"{owner}\" into \"{}\"",
@@ -35,8 +37,8 @@ pub(super) fn claim(folder: &Path, table: &TableSchema, owner: &str) -> Result<(
     Err(CodedError::definite(FOLDER_OF_ANOTHER, message).hint(hint))
 }
 
-/// The owner, which is the one that asks if there was none.
-fn settle(folder: &Path, path: &Path, asks: &str) -> io::Result<String> {
+/// The owner that there was; if there was none, it is the one that asks from now on.
+fn settle(path: &Path, asks: &str) -> io::Result<Option<String>> {
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
     // Let go when the file is closed.
     file.lock()?;
@@ -44,14 +46,13 @@ fn settle(folder: &Path, path: &Path, asks: &str) -> io::Result<String> {
     (&file).take(MOST).read_to_string(&mut owner)?;
     // A name that a crash cut short has no line's end.
     if let Some(owner) = owner.strip_suffix('\n') {
-        return Ok(owner.trim().to_owned());
+        return Ok(Some(owner.trim().to_owned()));
     }
     file.set_len(0)?;
     io::Seek::rewind(&mut file)?;
     writeln!(file, "{asks}")?;
     file.sync_all()?;
-    File::open(folder)?.sync_all()?;
-    Ok(asks.to_owned())
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use super::config::Settings;
 use super::connect::classify;
 use super::control::Control;
 use super::publication;
-use super::setup::Server;
 use crate::contract::{CodedError, Lsn, qualified};
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
@@ -107,9 +106,4 @@ impl Survey {
         }
         result
     }
-}
-
-/// Whether a user may copy a table; says so where not.
-pub(super) fn readable(table: &Published, server: &Server) -> Result<(), CodedError> {
-    publication::check_readable(std::slice::from_ref(table), server)
 }

@@ -8,7 +8,7 @@ use super::super::report;
 use super::super::side::Side;
 use super::super::state::{Stage, TableProgress};
 use super::super::stream::Session;
-use super::super::survey::{Survey, Surveyed, readable};
+use super::super::survey::{Survey, Surveyed};
 use super::{Join, LEAST_CREDIT, RETRY};
 use crate::contract::{CodedError, Phase};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -135,7 +135,7 @@ impl Session<'_> {
         self.joins.aside.retain(|_, until| *until > now);
         wanted.retain(|(table, _)| {
             let name = table.full_name();
-            match readable(table, &self.server) {
+            match publication::check_readable(std::slice::from_ref(table), &self.server) {
                 Ok(()) => !self.joins.aside.contains_key(&name),
                 Err(error) => {
                     if self.joins.told.insert(name.clone()) {
