@@ -1,4 +1,4 @@
-//! Where servers' logs end: of all that wish to know, one asks; of all that would move it, one does.
+//! Where servers' logs end, and what is visible there: of all that wish to know, one asks; of all that would move it, one does.
 //!
 //! # Guarantees
 //! A position never goes back. Whoever is told to ask, or to beat, has the turn for the time given, whether or not it comes
@@ -21,6 +21,8 @@ pub enum Known {
 struct Position {
     asked: Instant,
     lsn: u64,
+    /// What was visible, and when that was said.
+    visible: Option<(Arc<str>, Instant)>,
 }
 
 /// What sources tell each other of their servers' logs.
@@ -64,17 +66,26 @@ impl LogEnds {
                 Known::Ask
             }
             None => {
-                positions.insert((server.into(), standby), Position { asked: now, lsn: 0 });
+                positions.insert((server.into(), standby), Position { asked: now, lsn: 0, visible: None });
                 Known::Ask
             }
         }
     }
 
-    /// Says where a server's log ends.
-    pub fn said(&self, server: &str, standby: bool, lsn: u64) {
+    /// Says where a server's log ends, and which transactions are visible, in the server's words.
+    pub fn said(&self, server: &str, standby: bool, lsn: u64, visible: &Arc<str>) {
         if let Some(position) = self.lock().get_mut(&(Arc::from(server), standby)) {
             position.lsn = position.lsn.max(lsn);
+            position.visible = Some((Arc::clone(visible), Instant::now()));
         }
+    }
+
+    /// What was visible on a server, if it was said within `every`. While the words are the same, so is all that can be read.
+    #[must_use]
+    pub fn visible(&self, server: &str, standby: bool, every: Duration) -> Option<Arc<str>> {
+        let positions = self.lock();
+        let (visible, said) = positions.get(&(Arc::from(server), standby))?.visible.as_ref()?;
+        (said.elapsed() < every).then(|| Arc::clone(visible))
     }
 }
 
@@ -88,9 +99,12 @@ mod tests {
         let long = Duration::from_secs(3600);
         assert_eq!(ends.known("a", false, long), Known::Ask);
         assert_eq!(ends.known("a", false, long), Known::Said(0));
-        ends.said("a", false, 7);
-        ends.said("a", false, 5);
+        assert_eq!(ends.visible("a", false, long), None);
+        ends.said("a", false, 7, &"9:9:".into());
+        ends.said("a", false, 5, &"10:10:".into());
         assert_eq!((ends.known("a", false, long), ends.known("a", true, long)), (Known::Said(7), Known::Ask));
+        assert_eq!((ends.visible("a", false, long).as_deref(), ends.visible("a", true, long)), (Some("10:10:"), None));
+        assert_eq!(ends.visible("a", false, Duration::ZERO), None, "it was long ago");
         assert_eq!(ends.known("a", false, Duration::ZERO), Known::Ask, "it was long ago");
     }
 

@@ -1,6 +1,7 @@
 //! Arrays in binary form as JSON, written directly.
 
 use super::element::Element;
+use super::json;
 use super::read::Malformed;
 use crate::decode::Cursor;
 
@@ -86,6 +87,55 @@ impl<'a> Shape<'a> {
 
 /// Appends the JSON of `array_send`'s bytes; gives whether a lower bound is not 1.
 pub(super) fn write(element: &Element, bytes: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
+    if element.is_text() && plain_strings(bytes, out).is_some() {
+        return Ok(false);
+    }
+    element_by_element(element, bytes, scratch, out)
+}
+
+/// The usual array in one pass: text, one dimension from 1 on, nothing to escape. `None`, and `out` as it was, for any other.
+fn plain_strings(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let mut elements = Cursor::new(bytes);
+    let [one, _, _, count, low] = [(); 5].map(|()| elements.i32().ok());
+    let (count, start) = (count.filter(|_| (one, low) == (Some(1), Some(1)))?, out.len());
+    // at most: a null of four bytes, which becomes five with its comma
+    out.resize(start + 2 * bytes.len(), b'[');
+    let written = (|| {
+        let json = out.get_mut(start..)?;
+        let mut end = 1;
+        for _ in 0..count {
+            let length = elements.i32().ok()?;
+            if length == -1 {
+                json.get_mut(end..end + 5)?.copy_from_slice(b"null,");
+                end += 5;
+                continue;
+            }
+            let item = elements.bytes(usize::try_from(length).ok()?).ok()?;
+            // the type "char" spells such a byte
+            if matches!(item, [128..=255]) {
+                return None;
+            }
+            *json.get_mut(end)? = b'"';
+            for (to, byte) in json.get_mut(end + 1..)?.iter_mut().zip(item) {
+                if json::ESCAPES[usize::from(*byte)] {
+                    return None;
+                }
+                *to = *byte;
+            }
+            end += item.len() + 3;
+            json.get_mut(end - 2..end)?.copy_from_slice(b"\",");
+        }
+        // instead of the last comma
+        *json.get_mut(end - 1).filter(|_| count > 0)? = b']';
+        elements.finish().ok()?;
+        Some(end)
+    })();
+    out.truncate(start + written.unwrap_or(0));
+    written.map(|_| ())
+}
+
+/// As [`write`], an element at a time.
+fn element_by_element(element: &Element, bytes: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
     let mut shape = Shape::read(bytes)?;
     let mut bounds = shape.has_bounds();
     if shape.count() == 0 {
@@ -104,4 +154,51 @@ pub(super) fn write(element: &Element, bytes: &[u8], scratch: &mut Vec<u8>, out:
     }
     shape.finish()?;
     Ok(bounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::ColumnType;
+    use proptest::prelude::*;
+
+    /// An array with one dimension, whose length and lower bound may be wrong.
+    fn array_send(count: i32, low: i32, items: &[Option<Vec<u8>>]) -> Vec<u8> {
+        let mut bytes = [1, 1, 25, count, low].map(i32::to_be_bytes).concat();
+        for item in items {
+            bytes.extend(item.as_ref().map_or(-1, |item| item.len() as i32).to_be_bytes());
+            bytes.extend(item.iter().flatten());
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn one_pass_says_what_elements_say(
+            items in proptest::collection::vec(proptest::option::of(proptest::collection::vec(prop_oneof![8 => b'a'..b'z', 1 => 0_u8..], 0..6)), 0..6),
+            more in -1..=1_i32,
+            low in 0..3_i32,
+            cut in 0..3_usize,
+        ) {
+            let mut bytes = array_send(items.len() as i32 + if cut == 0 { more } else { 0 }, if cut == 1 { low } else { 1 }, &items);
+            bytes.truncate(bytes.len() - cut / 2);
+            let element = Element::new(&ColumnType::Text, b',');
+            let (mut fast, mut slow) = (b"before".to_vec(), b"before".to_vec());
+            let expected = element_by_element(&element, &bytes, &mut Vec::new(), &mut slow);
+            if plain_strings(&bytes, &mut fast).is_some() {
+                prop_assert_eq!(expected, Ok(false));
+                prop_assert_eq!(fast, slow);
+            } else {
+                prop_assert_eq!(fast, b"before");
+            }
+        }
+
+        #[test]
+        fn one_pass_takes_plain_strings(items in proptest::collection::vec(proptest::option::of("[a-z é]{0,9}"), 1..5)) {
+            let sent: Vec<_> = items.iter().map(|item| item.as_ref().map(|text| text.clone().into_bytes())).collect();
+            let mut out = Vec::new();
+            prop_assert!(plain_strings(&array_send(items.len() as i32, 1, &sent), &mut out).is_some());
+            prop_assert_eq!(serde_json::from_slice::<Vec<Option<String>>>(&out).unwrap(), items);
+        }
+    }
 }

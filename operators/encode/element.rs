@@ -36,6 +36,12 @@ impl Element {
         self.string
     }
 
+    /// Whether its send bytes are its text.
+    #[inline]
+    pub(super) fn is_text(&self) -> bool {
+        self.ty == ColumnType::Text
+    }
+
     /// Writes an element's output text as JSON; gives whether the JSON says less: of an array with lower bounds, or of a
     /// document that is null.
     pub(super) fn text(&self, text: &[u8], out: &mut Vec<u8>) -> Result<bool, Malformed> {

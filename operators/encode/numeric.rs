@@ -56,6 +56,20 @@ impl Decimal {
         value.map_or(Read::Beyond, |value| self.signed(negative, value))
     }
 
+    /// The usual number: few groups, none of whose digits is lost.
+    #[inline]
+    fn few_groups(&self, number: &Binary<'_>) -> Option<u64> {
+        const FEW: usize = 4;
+        if number.groups.len() > 2 * FEW {
+            return None;
+        }
+        let value = number.groups().fold(0_u64, |value, group| value * 10_000 + u64::from(group));
+        // what the last group counts, in powers of ten of the column's last digit
+        let last = 4 * (i64::from(number.weight) + 1 - (number.groups.len() / 2) as i64) + i64::from(self.scale);
+        let unit = [1_u64, 10, 100, 1_000].get(usize::try_from(last.unsigned_abs()).ok()?)?;
+        if last >= 0 { value.checked_mul(*unit) } else { value.is_multiple_of(*unit).then(|| value / unit) }
+    }
+
     fn groups(&self, number: &Binary<'_>) -> Option<u128> {
         let mut value = 0_u128;
         // the power of ten of the group, once the value is scaled
@@ -117,7 +131,10 @@ impl Scalar for Decimal {
     fn binary(&self, bytes: &[u8]) -> Read<i128> {
         match Binary::read(bytes) {
             Ok(number) if number.sign == Sign::Special => Read::Beyond,
-            Ok(number) => self.groups(&number).map_or(Read::Beyond, |value| self.signed(number.sign == Sign::Minus, value)),
+            Ok(number) => {
+                let value = self.few_groups(&number).map(u128::from).or_else(|| self.groups(&number));
+                value.map_or(Read::Beyond, |value| self.signed(number.sign == Sign::Minus, value))
+            }
             Err(_) => Read::Malformed,
         }
     }

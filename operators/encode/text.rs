@@ -144,7 +144,12 @@ impl TextColumn {
             let (start, field) = (self.bytes.values.len(), cell.field(run.bytes));
             match field {
                 Field::Text(text) => self.bytes.copy(text, run.bytes, cell.start()),
-                Field::Binary(binary) => output(&self.ty, binary, &mut self.bytes.values)?,
+                Field::Binary(binary) => match (&self.ty, binary) {
+                    // the text itself (see `output` for one byte), after a version
+                    (ColumnType::Text, [_, _, ..]) => self.bytes.copy(binary, run.bytes, cell.start()),
+                    (ColumnType::Jsonb, [1, document @ ..]) => self.bytes.copy(document, run.bytes, cell.start() + 1),
+                    _ => output(&self.ty, binary, &mut self.bytes.values)?,
+                },
                 Field::Null | Field::Unchanged => {
                     self.bytes.null();
                     continue;

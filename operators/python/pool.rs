@@ -58,6 +58,13 @@ impl Pool {
     }
 }
 
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // All at once, so that the slowest `close` is what is waited for.
+        self.workers.iter_mut().for_each(Worker::leave);
+    }
+}
+
 /// A pool that is made when it is first asked for, and again when all of its users were gone.
 #[derive(Default)]
 pub(crate) struct SharedPool(Mutex<Weak<Pool>>);

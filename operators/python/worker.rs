@@ -135,12 +135,17 @@ impl Worker {
             (request.done)(Err(error));
         }
     }
+
+    /// Asks no more: the process is told to end, and nobody waits for that yet.
+    pub(crate) fn leave(&mut self) {
+        self.gone.store(true, Ordering::Release);
+        self.requests = None;
+    }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.gone.store(true, Ordering::Release);
-        self.requests = None;
+        self.leave();
         let _ = self.keeper.take().map(JoinHandle::join);
     }
 }

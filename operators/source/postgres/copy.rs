@@ -53,7 +53,7 @@ pub(super) async fn copy(
     let mut wanted = schemas.iter().map(|schema| want(schema));
     tables.retain(|_| wanted.next().unwrap_or(false));
     if tables.is_empty() {
-        return Ok(Copied { point: Lsn(position(&client).await?), tables: Vec::new() });
+        return Ok(Copied { point: Lsn(position(&client).await?.lsn), tables: Vec::new() });
     }
     publication::check_readable(&tables, &server)?;
     let shape = Shape::of(&client, &mut catalog, server.version, &tables).await?;

@@ -7,6 +7,7 @@ use super::confirm::Confirm;
 use super::connect::{PG_LOST, ReplicationWriter, classify};
 use super::control::Control;
 use super::state::Note;
+use super::survey::{Position, position};
 use crate::contract::{CodedError, Durable, Known, Lsn, SourceStatus, together};
 use crate::failpoint;
 use std::sync::atomic::Ordering;
@@ -31,7 +32,7 @@ const QUIET_NOTE: Duration = Duration::from_secs(30);
 const SEGMENT: u64 = 16 << 20;
 
 /// How often the server's position is asked for.
-const POSITION_EVERY: Duration = Duration::from_secs(5);
+pub(super) const POSITION_EVERY: Duration = Duration::from_secs(5);
 
 /// The pace of status updates for a server's `wal_sender_timeout`.
 pub(super) fn pace(sender_timeout: Option<Duration>) -> Duration {
@@ -174,13 +175,13 @@ pub(super) async fn heartbeat(
         match control.budget().log_ends().known(control.server(), standby, POSITION_EVERY) {
             Known::Said(lsn) if !beats => status.heard(lsn),
             known => {
-                let asked = tokio::time::timeout(silence, ask(&control, standby, beats)).await;
+                let asked = tokio::time::timeout(silence, ask(&control, beats)).await;
                 let asked = asked.unwrap_or_else(|_| Err(CodedError::transient(PG_LOST, "the heartbeat was not answered in time")));
                 match asked {
-                    Ok(lsn) => {
+                    Ok(Position { lsn, visible }) => {
                         warned = false;
-                        control.budget().log_ends().said(control.server(), standby, lsn.0);
-                        status.heard(lsn.0);
+                        control.budget().log_ends().said(control.server(), standby, lsn, &visible);
+                        status.heard(lsn);
                     }
                     Err(error) => {
                         if let Known::Said(lsn) = known {
@@ -197,18 +198,15 @@ pub(super) async fn heartbeat(
     }
 }
 
-async fn ask(control: &Control, standby: bool, beats: bool) -> Result<Lsn, CodedError> {
-    let position = if standby { "SELECT pg_last_wal_replay_lsn()::text" } else { "SELECT pg_current_wal_lsn()::text" };
+async fn ask(control: &Control, beats: bool) -> Result<Position, CodedError> {
     let client = control.open().await?;
     if beats {
         let beat = client.execute("SELECT pg_logical_emit_message(false, 'etl_stream', '')", &[]).await;
         beat.map_err(|e| classify(&e, "writing the heartbeat"))?;
     }
-    let doing = "asking where the server's log ends";
-    let row = client.query_one(position, &[]).await.map_err(|e| classify(&e, doing))?;
-    let text: Option<String> = row.try_get(0).map_err(|e| classify(&e, doing))?;
+    let position = position(&client).await?;
     client.keep();
-    Ok(text.and_then(|text| text.parse::<Lsn>().ok()).unwrap_or(Lsn(0)))
+    Ok(position)
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ impl Side {
     pub(super) async fn run(mut self) -> Result<(), CodedError> {
         let client = self.control.open().await?;
         let shape = Shape::of(&client, &mut self.catalog, self.server.version, &self.tables).await?;
-        let after = position(&client).await?;
+        let after = position(&client).await?.lsn;
         client.keep();
         self.say(Said::Described { schemas: shape.schemas.clone(), after })?;
         let lsn = (&mut self.go).await.map_err(|_| gone())?;

@@ -221,9 +221,6 @@ impl Session<'_> {
         self.run.status.bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
         held.settle(chunk.bytes.len()).await;
         let mut sent = 0;
-        if chunk.messages.iter().any(|(start, _)| chunk.bytes.get(*start as usize) != Some(&frame::KEEPALIVE)) {
-            self.joins.heard(u64::MAX);
-        }
         for (start, end) in &chunk.messages {
             let payload = chunk.bytes.get(*start as usize..*end as usize);
             let payload = payload.ok_or(StreamError::Frame(frame::FrameError::Truncated("payload")))?;
@@ -258,7 +255,6 @@ impl Session<'_> {
     }
 
     fn keepalive(&mut self, wal_end: u64, reply: bool) {
-        self.joins.heard(wal_end);
         let mut confirm = self.run.confirm.lock().unwrap_or_else(PoisonError::into_inner);
         confirm.received(wal_end);
         confirm.asked = false;

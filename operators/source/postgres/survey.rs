@@ -16,6 +16,7 @@ use super::control::Control;
 use super::publication;
 use crate::contract::{CodedError, Lsn, qualified};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio_postgres::Client;
 
 /// What a look found.
@@ -27,10 +28,21 @@ pub(super) struct Surveyed {
     pub left_out: Vec<(String, String)>,
     /// Why they are left out, when they should have been added.
     pub refused: Option<CodedError>,
-    /// Where the server's log ended before the look.
-    pub before: u64,
-    /// Where it ended after.
+    /// What was visible before the look.
+    pub visible: Arc<str>,
+    /// Where the server's log ended after it.
     pub position: u64,
+}
+
+/// Where a server stands.
+#[derive(Debug)]
+pub(super) struct Position {
+    /// Where its log ends, as far as a stream gives it.
+    pub lsn: u64,
+    /// Which transactions are visible: a primary's snapshot, as far as a standby has replayed. Nothing in a catalog changes
+    /// without a commit, so while this is the same, a look finds what the one before did. (A standby's `pg_current_snapshot`
+    /// lacks what runs on the primary.)
+    pub visible: Arc<str>,
 }
 
 /// What a look works with.
@@ -46,13 +58,15 @@ pub(super) struct Survey {
     pub known: BTreeMap<String, u32>,
 }
 
-/// Where the server's log ends, as far as a stream gives it.
-pub(super) async fn position(client: &Client) -> Result<u64, CodedError> {
-    let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text";
-    let doing = "asking where the server's log ends";
-    let rows = client.query_typed(sql, &[]).await.map_err(|e| classify(&e, doing))?;
-    let text: Option<String> = rows.first().map_or(Ok(None), |row| row.try_get(0)).map_err(|e| classify(&e, doing))?;
-    Ok(text.and_then(|text| text.parse::<Lsn>().ok()).map_or(0, |lsn| lsn.0))
+/// Where the server stands.
+pub(super) async fn position(client: &Client) -> Result<Position, CodedError> {
+    let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text, \
+               CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text ELSE pg_current_snapshot()::text END";
+    let failed = |e| classify(&e, "asking where the server's log ends");
+    let rows = client.query_typed(sql, &[]).await.map_err(failed)?;
+    let text = |at| rows.first().map_or(Ok(None), |row| row.try_get::<_, Option<&str>>(at)).map_err(failed);
+    let lsn = text(0)?.and_then(|text| text.parse::<Lsn>().ok()).map_or(0, |lsn| lsn.0);
+    Ok(Position { lsn, visible: text(1)?.unwrap_or_default().into() })
 }
 
 impl Survey {
@@ -61,7 +75,7 @@ impl Survey {
         let (settings, name) = (&self.settings, &self.settings.publication);
         let failed = |e: tokio_postgres::Error| classify(&e, &format!("looking for new tables of publication \"{name}\""));
         let client = self.control.open().await?;
-        // All at once. The server answers in order: the log ended there before the look, and there after it.
+        // All at once. The server answers in order: that was visible before the look, and the log ended there after it.
         let (before, published, absent, ended) = tokio::join!(
             position(&client),
             catalog::published_at(&client, self.version, name),
@@ -85,7 +99,7 @@ impl Survey {
         published.retain(|t| settings.tables.matches(&t.schema, &t.name));
         client.keep();
         let left_out = absent.into_iter().map(|(_, schema, table)| (schema, table)).collect();
-        Ok(Surveyed { published, left_out, refused, before, position: ended })
+        Ok(Surveyed { published, left_out, refused, visible: before.visible, position: ended.lsn })
     }
 
     /// Adds tables, one by one where not all can be. Leaves those that were not in `absent`, and says why of the last.

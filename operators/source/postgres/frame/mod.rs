@@ -39,7 +39,7 @@ const EPOCH_2000: i64 = 946_684_800_000_000;
 pub(super) const DATA_HEADER: usize = 25;
 
 const XLOG_DATA: u8 = b'w';
-pub(super) const KEEPALIVE: u8 = b'k';
+const KEEPALIVE: u8 = b'k';
 const BEGIN: u8 = b'B';
 const COMMIT: u8 = b'C';
 const ORIGIN: u8 = b'O';

@@ -4,7 +4,7 @@
 use super::super::catalog::{Catalog, Published};
 use super::super::config::SnapshotMode;
 use super::super::publication;
-use super::super::report;
+use super::super::report::POSITION_EVERY;
 use super::super::side::Side;
 use super::super::state::{Stage, TableProgress};
 use super::super::stream::Session;
@@ -20,14 +20,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// A look is put off no longer than this: what a commit changed may be seen later than its log, while it waits for a standby.
-const PUT_OFF: Duration = Duration::from_secs(60);
+/// A look is put off no longer than this, whatever the server says.
+const PUT_OFF: Duration = Duration::from_secs(300);
 
 impl Session<'_> {
     pub(super) fn look(&mut self) -> Result<(), CodedError> {
         let now = Instant::now();
         self.joins.looked = Some(now);
-        self.joins.settled.begin();
+        self.joins.settled = None;
         self.joins.look_at = now + self.run.settings.discovery.0;
         let survey = Survey {
             control: self.control.clone(),
@@ -41,13 +41,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether a look would find what the last one did. A server's word on its log comes as often as a quiet source asks: who
-    /// looks more often than that does so.
-    pub(super) fn nothing_new(&mut self) -> Result<bool, CodedError> {
-        let settings = &self.run.settings;
-        let often = settings.discovery.0 < report::quiet_pace(self.server.sender_timeout, settings.receive_timeout);
-        let long = self.joins.looked.is_none_or(|looked| looked.elapsed() >= PUT_OFF.max(settings.discovery.0));
-        Ok(!often && !long && self.run.documents().requests()?.is_empty() && self.joins.settled.put_off())
+    /// Whether a look would find what the last one did: of thousands of sources on a server where nobody commits, none looks.
+    /// What is visible there is said every so often: who looks more often than that does so.
+    pub(super) fn nothing_new(&self) -> Result<bool, CodedError> {
+        let Some(settled) = &self.joins.settled else { return Ok(false) };
+        let long = self.joins.looked.is_none_or(|looked| looked.elapsed() >= PUT_OFF);
+        if long || self.run.settings.discovery.0 < POSITION_EVERY {
+            return Ok(false);
+        }
+        let visible = self.control.budget().log_ends().visible(self.control.server(), self.server.standby, 2 * POSITION_EVERY);
+        Ok(visible.as_ref() == Some(settled) && self.run.documents().requests()?.is_empty())
     }
 
     /// Compares what is published with what is known.
@@ -113,7 +116,7 @@ impl Session<'_> {
         }
         let tried = found.refused.is_none() && (found.left_out.is_empty() || !self.run.settings.own_publication);
         if tried && changes.is_empty() && in_vain.is_empty() && wanted.is_empty() && handed.is_empty() && self.joins.current.is_none() {
-            self.joins.settled.settle(found.before);
+            self.joins.settled = Some(found.visible);
         }
         self.choose(wanted, handed.len())
     }

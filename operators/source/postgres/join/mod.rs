@@ -15,19 +15,18 @@
 //!   a copy that fails is tried again and stops nothing; what it has in flight takes at most half of the credit.
 
 mod choose;
-mod settled;
 
 use super::assemble::Assembler;
 use super::catalog::Published;
 use super::config::SnapshotMode;
 use super::connect::Endpoint;
+use super::report::POSITION_EVERY;
 use super::run::Run;
 use super::side::Said;
 use super::state::{Stage, TableProgress};
 use super::stream::{Known, Session};
 use super::survey::Surveyed;
 use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, TableStatus, Ts};
-use settled::Settled;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
@@ -114,7 +113,8 @@ pub(super) struct Joins {
     surveying: JoinSet<Result<Surveyed, CodedError>>,
     look_at: Instant,
     looked: Option<Instant>,
-    settled: Settled,
+    /// What was visible before the last look, if that left nothing to do.
+    settled: Option<Arc<str>>,
     current: Option<Join>,
     /// No copy starts before.
     retry_at: Instant,
@@ -136,7 +136,7 @@ impl Joins {
             surveying: JoinSet::new(),
             look_at: now,
             looked: None,
-            settled: Settled::default(),
+            settled: None,
             current: None,
             retry_at: now,
             delay: RETRY.0,
@@ -158,13 +158,6 @@ impl Joins {
             // A pipeline that is gone is noticed by the next chunk.
             Ok(()) = self.durable.changed(), if self.waits => Event::Durable(self.durable.borrow_and_update().upper),
             else => pending().await,
-        }
-    }
-
-    /// The server has sent its log up to there: a look that was put off may be due.
-    pub(super) fn heard(&mut self, position: u64) {
-        if self.settled.hear(position) {
-            self.look_at = Instant::now();
         }
     }
 
@@ -241,7 +234,7 @@ impl Session<'_> {
     pub(super) fn on(&mut self, event: Event) -> Result<(), CodedError> {
         match event {
             Event::Due if self.nothing_new()? => {
-                self.joins.look_at = Instant::now() + self.run.settings.discovery.0;
+                self.joins.look_at = Instant::now() + POSITION_EVERY;
             }
             Event::Due => self.look()?,
             Event::Surveyed(Ok(found)) => self.surveyed(found)?,

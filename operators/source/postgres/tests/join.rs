@@ -6,7 +6,6 @@ use crate::testing::postgres::Postgres;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
@@ -315,32 +314,26 @@ async fn a_replay_and_a_copy_do_not_keep_credit_from_each_other() {
     }
 }
 
-/// Statements that somebody of ours has run.
-async fn asked(client: &tokio_postgres::Client) -> Option<String> {
-    let sql =
-        "SELECT max(query_start)::text FROM pg_stat_activity WHERE application_name LIKE 'etl-stream%' AND query NOT LIKE '%REPLICATION%'";
-    client.query_one(sql, &[]).await.unwrap().get(0)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_looked_for_while_the_log_stands_still() {
-    let server = Postgres::start_with(&["autovacuum=off", "checkpoint_timeout=1h"]);
+async fn nothing_is_looked_for_while_nobody_commits() {
+    let server = Postgres::start_with(&["autovacuum=off", "log_statement=all"]);
     let client = server.database("shop").await;
     client.batch_execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await.unwrap();
-    // A quiet source asks for the log's end every second, after ten of them.
-    let settings = json!({ "receive_timeout": "3s", "discovery": { "interval": "1s" }, "heartbeat": { "interval": "1h" } });
-    let setup = Setup::new(&server, "shop", settings);
+    // The log moves with each beat, and no transaction with it.
+    let setup = Setup::new(&server, "shop", json!({ "discovery": { "interval": "5s" }, "heartbeat": { "interval": "2s" } }));
     let source = setup.start();
     source.until("copied", |replica| replica.log.contains(&"end public.t".to_owned())).await;
-    let began = Instant::now();
-    let mut last = (asked(&client).await, began);
-    while last.1.elapsed() < Duration::from_secs(3) {
-        let now = asked(&client).await;
-        if now != last.0 {
-            assert!(began.elapsed() < Duration::from_secs(60), "it looks all the time");
-            last = (now, Instant::now());
+    let counted = || ["LIKE p.schema", "pg_logical_emit_message"].map(|part| server.log().matches(part).count());
+    let mut last = counted();
+    for _ in 0..20 {
+        let [looks, beats] = last;
+        // Ten seconds at the least.
+        until("beats", || async { counted()[1] >= beats + 6 }).await;
+        last = counted();
+        if last[0] == looks {
+            break;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(last[1] < 60, "it looks all the time: {last:?}");
     }
     client.batch_execute("CREATE TABLE n (id int PRIMARY KEY); INSERT INTO n VALUES (7)").await.unwrap();
     joined(&source, &setup, "public.n", 1).await;
