@@ -89,7 +89,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let numbers = |from: usize| arguments.iter().skip(from).filter_map(|n| n.parse().ok()).collect::<Vec<usize>>();
     match arguments.first().map(String::as_str) {
-        Some("child") => child(&arguments[1]),
+        Some("child") => child(&arguments[1], numbers(2)[0]),
         Some("slots") => slots(numbers(1).first().copied().unwrap_or(200)),
         _ => {
             let wanted = numbers(1);
@@ -104,8 +104,8 @@ fn main() {
 }
 
 /// The process that is looked at.
-fn child(folder: &str) {
-    std::thread::spawn(|| {
+fn child(folder: &str, count: usize) {
+    std::thread::spawn(move || {
         let mut last = 0;
         loop {
             let now = RUNNING.load(Ordering::Relaxed);
@@ -113,7 +113,8 @@ fn child(folder: &str) {
                 println!("running {now}");
                 last = now;
             }
-            std::thread::sleep(Duration::from_millis(20));
+            // It is part of the process that is measured, and has no more to tell once all run.
+            std::thread::sleep(Duration::from_millis(if now < count { 20 } else { 5_000 }));
         }
     });
     let arguments = ["etl-stream", "-q", "run", folder, "--workers", "2", "--listen", "none"].map(OsString::from);
@@ -121,9 +122,10 @@ fn child(folder: &str) {
     std::process::exit(code.into());
 }
 
-fn start(folder: &Path) -> Child {
+/// A process that runs what is in a folder; it says when so many sources of ours run.
+fn start(folder: &Path, count: usize) -> Child {
     let own = std::env::current_exe().expect("a program");
-    Command::new(own).arg("child").arg(folder).stdout(Stdio::piped()).spawn().expect("it starts")
+    Command::new(own).arg("child").arg(folder).arg(count.to_string()).stdout(Stdio::piped()).spawn().expect("it starts")
 }
 
 fn stop(child: &mut Child) {
@@ -150,7 +152,7 @@ fn simulated(count: usize) {
         std::fs::write(folder.path().join(format!("p{at}.yaml")), text).expect("a file");
     }
     let began = Instant::now();
-    let mut child = start(folder.path());
+    let mut child = start(folder.path(), count);
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
     let all = format!("running {count}");
     assert!(lines.any(|line| line == all), "every pipeline starts");
@@ -206,7 +208,7 @@ fn slots(count: usize) {
         })
     };
     let began = Instant::now();
-    let mut child = start(folder.path());
+    let mut child = start(folder.path(), 0);
     let streaming = runtime.block_on(async {
         let client = postgres.client("postgres").await;
         loop {

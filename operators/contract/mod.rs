@@ -63,5 +63,5 @@ pub use spelling::double_holds;
 pub(crate) use spelling::place_point;
 pub use state::{MemoryState, StateKey, StateStore, awaits_copy};
 pub use status::{AlertStatus, Pending, Phase, PipelineStatus, SinkStatus, SourceStatus, StoppedTable, TableStatus};
-pub use together::together;
+pub use together::{next_together, together};
 pub use wal::{WalDecoded, WalSender, WalServer, WalSlot};

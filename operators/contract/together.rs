@@ -15,11 +15,19 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// When `every` is zero, or nothing drives timers here.
 #[must_use]
 pub fn together(every: Duration) -> Interval {
-    let passed = START.elapsed().as_nanos() / every.as_nanos();
-    let next = Duration::from_nanos(((passed + 1) * every.as_nanos()) as u64);
-    let mut interval = interval_at(*START + next, every);
+    let mut interval = interval_at(next_together(every), every);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
     interval
+}
+
+/// The next of the moments at which [`together`] ticks.
+///
+/// # Panics
+/// When `every` is zero.
+#[must_use]
+pub fn next_together(every: Duration) -> Instant {
+    let passed = START.elapsed().as_nanos() / every.as_nanos();
+    *START + Duration::from_nanos(((passed + 1) * every.as_nanos()) as u64)
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@
 //! first look are taken at once. Files whose names begin with a dot are not looked at, nor are folders in the folder.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +38,8 @@ pub(super) enum Change {
 /// A folder.
 pub(super) struct Folder {
     path: PathBuf,
-    seen: BTreeMap<PathBuf, Seen>,
+    /// By file name.
+    seen: BTreeMap<OsString, Seen>,
     looked: bool,
 }
 
@@ -55,12 +58,14 @@ impl Folder {
     /// When the folder is not readable; nothing has changed then.
     pub(super) fn look(&mut self) -> io::Result<Vec<Change>> {
         let now = self.list()?;
-        let mut changes: Vec<Change> = self.seen.keys().filter(|path| !now.contains_key(*path)).cloned().map(Change::Gone).collect();
-        self.seen.retain(|path, _| now.contains_key(path));
+        let gone = self.seen.keys().filter(|name| !now.contains_key(*name));
+        let mut changes: Vec<Change> = gone.map(|name| Change::Gone(self.path.join(name))).collect();
+        self.seen.retain(|name, _| now.contains_key(name));
         let first = !std::mem::replace(&mut self.looked, true);
-        for (path, stamp) in now {
-            let before = self.seen.get(&path).map(|seen| seen.stamp);
-            let seen = self.seen.entry(path.clone()).or_insert(Seen { stamp, taken: None });
+        for (name, stamp) in now {
+            let path = self.path.join(&name);
+            let mut before = None;
+            let seen = self.seen.entry(name).and_modify(|seen| before = Some(seen.stamp)).or_insert(Seen { stamp, taken: None });
             seen.stamp = stamp;
             let stands = first || before == Some(stamp);
             if stands && seen.taken != Some(stamp) {
@@ -71,16 +76,15 @@ impl Folder {
         Ok(changes)
     }
 
-    fn list(&self) -> io::Result<BTreeMap<PathBuf, Stamp>> {
+    fn list(&self) -> io::Result<BTreeMap<OsString, Stamp>> {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-            let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-            if hidden || !yaml {
+            let name = entry?.file_name();
+            let bytes = name.as_bytes();
+            if bytes.starts_with(b".") || !(bytes.ends_with(b".yaml") || bytes.ends_with(b".yml")) {
                 continue;
             }
-            match fs::metadata(&path) {
+            match fs::metadata(self.path.join(&name)) {
                 Ok(about) if about.is_file() => {
                     let stamp = Stamp {
                         modified: (about.mtime(), about.mtime_nsec()),
@@ -88,7 +92,7 @@ impl Folder {
                         size: about.size(),
                         inode: about.ino(),
                     };
-                    found.insert(path, stamp);
+                    found.insert(name, stamp);
                 }
                 Ok(_) => {}
                 // Removed between the two calls, or a link to nothing.

@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// How often a quiet source notes a position that only time has moved: each costs a write, and of many sources a disk's whole
 /// attention.
-const QUIET_NOTE: Duration = Duration::from_secs(30);
+const QUIET_NOTE: Duration = Duration::from_secs(60);
 
 /// Unless the server can remove a file of its log for it (`wal_segment_size`, most often 16 MiB): then with the next telling.
 const SEGMENT: u64 = 16 << 20;
@@ -218,17 +218,17 @@ mod tests {
         let mut notes = Notes::new(0);
         let start = notes.at;
         let mut noted = Vec::new();
-        for second in 1..=72 {
+        for second in 1..=132 {
             let now = start + Duration::from_secs(second);
-            // A change in the 31st second; then time alone moves the position, and from the 70th on it moves fast.
-            let (lsn, changes) = (second * 100 + second.saturating_sub(69) * SEGMENT, u64::from(second >= 31));
+            // A change in the 31st second; then time alone moves the position, and from the 130th on it moves fast.
+            let (lsn, changes) = (second * 100 + second.saturating_sub(129) * SEGMENT, u64::from(second >= 31));
             if notes.is_due(lsn, changes, now) {
                 (notes.lsn, notes.at) = (lsn, now);
                 noted.push(second);
             }
             assert!(!notes.is_due(notes.lsn, changes, now), "nothing to note");
         }
-        let expected: Vec<u64> = (1..10).chain(31..41).chain(70..=72).collect();
+        let expected: Vec<u64> = (1..10).chain(31..41).chain([100]).chain(130..=132).collect();
         assert_eq!(noted, expected);
     }
 }

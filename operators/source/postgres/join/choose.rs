@@ -43,14 +43,23 @@ impl Session<'_> {
 
     /// Whether a look would find what the last one did: of thousands of sources on a server where nobody commits, none looks.
     /// What is visible there is said every so often: who looks more often than that does so.
-    pub(super) fn nothing_new(&self) -> Result<bool, CodedError> {
+    pub(super) fn nothing_new(&mut self) -> Result<bool, CodedError> {
         let Some(settled) = &self.joins.settled else { return Ok(false) };
-        let long = self.joins.looked.is_none_or(|looked| looked.elapsed() >= PUT_OFF);
-        if long || self.run.settings.discovery.0 < POSITION_EVERY {
+        let (since, discovery) = (|at: Option<Instant>| at.map_or(Duration::MAX, |at| at.elapsed()), self.run.settings.discovery.0);
+        if since(self.joins.looked) >= PUT_OFF || discovery < POSITION_EVERY {
             return Ok(false);
         }
         let visible = self.control.budget().log_ends().visible(self.control.server(), self.server.standby, 2 * POSITION_EVERY);
-        Ok(visible.as_ref() == Some(settled) && self.run.documents().requests()?.is_empty())
+        if visible.as_ref() != Some(settled) {
+            return Ok(false);
+        }
+        if since(self.joins.no_requests.max(self.joins.looked)) >= discovery {
+            if !self.run.documents().requests()?.is_empty() {
+                return Ok(false);
+            }
+            self.joins.no_requests = Some(Instant::now());
+        }
+        Ok(true)
     }
 
     /// Compares what is published with what is known.

@@ -26,7 +26,7 @@ use super::side::Said;
 use super::state::{Stage, TableProgress};
 use super::stream::{Known, Session};
 use super::survey::Surveyed;
-use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, TableStatus, Ts};
+use crate::contract::{Chunk, CodedError, Credits, Durable, Item, Lsn, Mark, Phase, RawItem, TableSchema, TableStatus, Ts, next_together};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
@@ -113,6 +113,8 @@ pub(super) struct Joins {
     surveying: JoinSet<Result<Surveyed, CodedError>>,
     look_at: Instant,
     looked: Option<Instant>,
+    /// When it was seen that no table is to be copied anew.
+    no_requests: Option<Instant>,
     /// What was visible before the last look, if that left nothing to do.
     settled: Option<Arc<str>>,
     current: Option<Join>,
@@ -136,6 +138,7 @@ impl Joins {
             surveying: JoinSet::new(),
             look_at: now,
             looked: None,
+            no_requests: None,
             settled: None,
             current: None,
             retry_at: now,
@@ -234,7 +237,7 @@ impl Session<'_> {
     pub(super) fn on(&mut self, event: Event) -> Result<(), CodedError> {
         match event {
             Event::Due if self.nothing_new()? => {
-                self.joins.look_at = Instant::now() + POSITION_EVERY;
+                self.joins.look_at = next_together(POSITION_EVERY);
             }
             Event::Due => self.look()?,
             Event::Surveyed(Ok(found)) => self.surveyed(found)?,
