@@ -20,6 +20,7 @@ mod error;
 pub(crate) mod float;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+pub(crate) mod hex;
 mod item;
 mod kept;
 mod log_ends;

@@ -3,6 +3,7 @@
 //! Guarantees: `Ts` and [`Token`] order exactly as PostgreSQL committed, and a token's text sorts as
 //! the token does. Never a clock.
 
+use super::hex;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -69,13 +70,10 @@ impl Token {
 
     /// Writes the 33 bytes of the text form, without allocating.
     pub fn write(&self, out: &mut [u8; 33]) {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        for i in 0..16 {
-            let shift = 60 - 4 * i;
-            out[i] = HEX[(self.commit_lsn >> shift & 15) as usize];
-            out[17 + i] = HEX[(self.ordinal >> shift & 15) as usize];
-        }
-        out[16] = b'/';
+        let (commit, rest) = out.split_at_mut(16);
+        hex::write_to(&self.commit_lsn.to_be_bytes(), commit);
+        rest[0] = b'/';
+        hex::write_to(&self.ordinal.to_be_bytes(), &mut rest[1..]);
     }
 }
 

@@ -175,7 +175,7 @@ mod tests {
     proptest! {
         #[test]
         fn one_pass_says_what_elements_say(
-            items in proptest::collection::vec(proptest::option::of(proptest::collection::vec(prop_oneof![8 => b'a'..b'z', 1 => 0_u8..], 0..6)), 0..6),
+            items in proptest::collection::vec(proptest::option::of(proptest::collection::vec(prop_oneof![8 => b'a'..=b'z', 1 => 0_u8..], 0..6)), 0..6),
             more in -1..=1_i32,
             low in 0..3_i32,
             cut in 0..3_usize,

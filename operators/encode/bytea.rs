@@ -1,7 +1,7 @@
 //! `bytea`: text in the `hex` form, or the older `escape` form; binary as it is.
 
 use super::read::Malformed;
-use super::uuid::hex;
+use crate::contract::hex;
 
 const fn nibbles() -> [u8; 256] {
     let mut table = [0xff; 256];
@@ -55,7 +55,7 @@ fn escaped(text: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
 /// Writes the `hex` form.
 pub(super) fn write(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\\x");
-    out.extend(bytes.iter().flat_map(|byte| hex(*byte)));
+    hex::write(bytes, out);
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! JSON text: documents copied and never parsed, and strings escaped as `to_jsonb` does.
 
-use super::uuid::hex;
+use crate::contract::hex;
 
 /// Puts a document on one line. PostgreSQL refuses raw control characters inside a document's strings, so a line
 /// break or tab is always white space between tokens.
@@ -59,7 +59,7 @@ pub(super) fn string(text: &[u8], out: &mut Vec<u8>) {
             12 => out.extend_from_slice(b"\\f"),
             other => {
                 out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&hex(*other));
+                out.extend_from_slice(&hex::of_byte(*other));
             }
         }
         rest = after;

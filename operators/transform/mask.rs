@@ -12,11 +12,11 @@
 //! Hot path: no allocation per value; the keyed HMAC state is cloned, not made again.
 
 use super::scope::{ColumnRef, Plans, acts_on, pointer, resolve};
-use super::text::{ExactColumn, Texts, write_hex};
+use super::text::{ExactColumn, Texts};
 use super::{CFG_KEY, CFG_SETTINGS, OP_KEY, OP_SIZE};
 use crate::contract::{
     BuildContext, CodedError, Column, ColumnType, Findings, NodeConfig, Operator, OperatorConfig, Output, PgType, RowBatch, Secret,
-    TablePattern, TableSchema,
+    TablePattern, TableSchema, hex,
 };
 use arrow::array::{Array, ArrayRef, StringArray, new_null_array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
@@ -163,7 +163,7 @@ impl Masker {
             Self::Hmac(keyed) => {
                 let mut mac = keyed.clone();
                 mac.update(text);
-                write_hex(&mac.finalize().into_bytes(), out);
+                hex::write(&mac.finalize().into_bytes(), out);
             }
             Self::KeepLast(count) => {
                 let letters = characters(text);

@@ -6,7 +6,7 @@
 use super::array_text;
 use super::temporal::{write_date, write_time, write_timestamp};
 use crate::contract::float::write_float;
-use crate::contract::{Cells, Column, ColumnType, place_point};
+use crate::contract::{Cells, Column, ColumnType, hex, place_point};
 use arrow::array::{
     ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
     Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
@@ -141,21 +141,10 @@ impl<'a> ExactColumn<'a> {
     }
 }
 
-/// Writes two lower-case digits a byte.
-pub(super) fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let start = out.len();
-    out.resize(start + 2 * bytes.len(), b'0');
-    let (pairs, _) = out[start..].as_chunks_mut::<2>();
-    for (pair, byte) in pairs.iter_mut().zip(bytes) {
-        *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-    }
-}
-
 /// Writes `\x` and two lower-case digits a byte.
 fn write_bytea(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\\x");
-    write_hex(bytes, out);
+    hex::write(bytes, out);
 }
 
 /// Writes `value / 10^scale` with all its digits.

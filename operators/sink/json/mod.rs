@@ -26,7 +26,7 @@ pub use interval::interval_iso8601;
 pub use string::write_string;
 pub use time::{write_date, write_time, write_timestamp, write_timestamptz};
 
-use crate::contract::{Cells, ColumnType, RowBatch, TableSchema};
+use crate::contract::{Cells, ColumnType, RowBatch, TableSchema, hex};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, StringArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
@@ -362,10 +362,9 @@ fn write_document(document: &str, out: &mut Vec<u8>) {
 
 /// `bytea` in PostgreSQL's hexadecimal format; its backslash is escaped in JSON.
 fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.reserve(bytes.len() * 2 + 5);
     out.extend_from_slice(b"\"\\\\x");
-    out.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
+    hex::write(bytes, out);
     out.push(b'"');
 }
 

@@ -7,9 +7,7 @@
 //! Hot path: rows of a transaction come one after the other, and differ by a letter and an ordinal.
 
 use super::super::json::{Fixed, write_timestamptz};
-use crate::contract::RowBatch;
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
+use crate::contract::{RowBatch, hex};
 
 /// See the module.
 pub(super) struct Metadata {
@@ -21,15 +19,6 @@ pub(super) struct Metadata {
     tail: Fixed<64>,
     /// Where they are spelled.
     text: Vec<u8>,
-}
-
-/// The 16 digits of a half of a token.
-fn digits(value: u64) -> [u8; 16] {
-    let mut text = [0; 16];
-    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(value.to_be_bytes()) {
-        *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-    }
-    text
 }
 
 impl Default for Metadata {
@@ -44,7 +33,7 @@ impl Metadata {
         *of = Some((lsn, time));
         text.clear();
         text.extend_from_slice(b"\",\"_SEQ\":\"");
-        text.extend_from_slice(&digits(lsn));
+        text.extend_from_slice(&hex::of_number(lsn));
         text.push(b'/');
         *head = Fixed::new(text);
         text.clear();
@@ -63,7 +52,7 @@ impl Metadata {
         out.extend_from_slice(b"\"_OP\":\"");
         out.push(rows.ops[row]);
         self.head.write(out);
-        out.extend_from_slice(&digits(rows.ordinal[row]));
+        out.extend_from_slice(&hex::of_number(rows.ordinal[row]));
         self.tail.write(out);
     }
 }
