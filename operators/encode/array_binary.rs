@@ -9,6 +9,8 @@ use crate::decode::Cursor;
 // dimension := Int32 length, Int32 lower bound
 // element   := Int32 length (-1: null), bytes
 
+/// The longest array that is written in one pass, in bytes: all the room that it may need is touched before.
+pub(super) const ONE_PASS: usize = 1 << 16;
 /// PostgreSQL's own limit, `MAXDIM`.
 pub(super) const MOST_DIMENSIONS: usize = 6;
 
@@ -97,7 +99,8 @@ pub(super) fn write(element: &Element, bytes: &[u8], scratch: &mut Vec<u8>, out:
 fn plain_strings(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let mut elements = Cursor::new(bytes);
     let [one, _, _, count, low] = [(); 5].map(|()| elements.i32().ok());
-    let (count, start) = (count.filter(|_| (one, low) == (Some(1), Some(1)))?, out.len());
+    let usual = (one, low) == (Some(1), Some(1)) && bytes.len() <= ONE_PASS;
+    let (count, start) = (count.filter(|_| usual)?, out.len());
     // at most: a null of four bytes, which becomes five with its comma
     out.resize(start + 2 * bytes.len(), b'[');
     let written = (|| {

@@ -1,6 +1,6 @@
 //! Arrays in text form as JSON, written directly.
 
-use super::array_binary::MOST_DIMENSIONS;
+use super::array_binary::{MOST_DIMENSIONS, ONE_PASS};
 use super::element::Element;
 use super::json;
 use super::read::Malformed;
@@ -12,7 +12,8 @@ use super::read::Malformed;
 
 /// Appends the JSON of `array_out`'s text; gives whether it says lower bounds.
 pub(super) fn write(element: &Element, text: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
-    if element.is_string() && element.delimiter() == b',' && plain_strings(text, out).is_some() {
+    let usual = element.is_string() && element.delimiter() == b',' && text.len() <= ONE_PASS;
+    if usual && plain_strings(text, out).is_some() {
         return Ok(false);
     }
     item_by_item(element, text, scratch, out)

@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// How often a quiet source notes a position that only time has moved: each costs a write, and of many sources a disk's whole
 /// attention.
-const QUIET_NOTE: Duration = Duration::from_secs(60);
+const QUIET_NOTE: Duration = Duration::from_secs(30);
 
 /// Unless the server can remove a file of its log for it (`wal_segment_size`, most often 16 MiB): then with the next telling.
 const SEGMENT: u64 = 16 << 20;
@@ -68,10 +68,11 @@ impl Notes {
         now.duration_since(self.changed) >= QUIET
     }
 
-    /// Whether `lsn` is to be noted now, after so many changes.
-    fn is_due(&mut self, lsn: u64, changes: u64, now: Instant) -> bool {
+    /// Whether `lsn` is to be noted now, after so many changes: at once where it is wanted. A server that shuts down asks until
+    /// all that it sent is confirmed, and waits for that.
+    fn is_due(&mut self, lsn: u64, changes: u64, now: Instant, wanted: bool) -> bool {
         let quiet = self.are_quiet(changes, now);
-        lsn > self.lsn && (!quiet || now.duration_since(self.at) >= QUIET_NOTE || lsn - self.lsn >= SEGMENT)
+        lsn > self.lsn && (wanted || !quiet || now.duration_since(self.at) >= QUIET_NOTE || lsn - self.lsn >= SEGMENT)
     }
 }
 
@@ -102,7 +103,6 @@ impl Reporter {
                 biased;
                 finished = &mut finish => {
                     if finished.is_ok() {
-                        self.notes.changed = Instant::now();
                         self.send(false).await?;
                         return self.writer.finish().await;
                     }
@@ -125,7 +125,9 @@ impl Reporter {
         }
     }
 
+    /// Tells what is durable, asking for a keepalive; or answers, with the last there is.
     async fn send(&mut self, ask: bool) -> Result<(), CodedError> {
+        let wanted = !ask;
         let (received, confirmed, ask) = {
             let durable = self.durable.borrow().upper;
             if durable.lsn < u64::MAX {
@@ -138,7 +140,7 @@ impl Reporter {
             (Lsn(confirm.read_to()), Lsn(confirm.confirmed()), ask)
         };
         let confirmed = match self.note.clone() {
-            Some(note) if self.notes.is_due(confirmed.0, self.status.changes.load(Ordering::Relaxed), Instant::now()) => {
+            Some(note) if self.notes.is_due(confirmed.0, self.status.changes.load(Ordering::Relaxed), Instant::now(), wanted) => {
                 let done = tokio::task::spawn_blocking(move || note.confirmed(confirmed.0)).await;
                 done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
                 (self.notes.lsn, self.notes.at) = (confirmed.0, Instant::now());
@@ -218,17 +220,18 @@ mod tests {
         let mut notes = Notes::new(0);
         let start = notes.at;
         let mut noted = Vec::new();
-        for second in 1..=132 {
+        for second in 1..=72 {
             let now = start + Duration::from_secs(second);
-            // A change in the 31st second; then time alone moves the position, and from the 130th on it moves fast.
-            let (lsn, changes) = (second * 100 + second.saturating_sub(129) * SEGMENT, u64::from(second >= 31));
-            if notes.is_due(lsn, changes, now) {
+            // A change in the 31st second; then time alone moves the position, and from the 70th on it moves fast.
+            let (lsn, changes) = (second * 100 + second.saturating_sub(69) * SEGMENT, u64::from(second >= 31));
+            assert_eq!(notes.is_due(lsn, changes, now, true), lsn > notes.lsn, "a server that wants an answer gets the last");
+            if notes.is_due(lsn, changes, now, false) {
                 (notes.lsn, notes.at) = (lsn, now);
                 noted.push(second);
             }
-            assert!(!notes.is_due(notes.lsn, changes, now), "nothing to note");
+            assert!(!notes.is_due(notes.lsn, changes, now, true), "nothing to note");
         }
-        let expected: Vec<u64> = (1..10).chain(31..41).chain([100]).chain(130..=132).collect();
+        let expected: Vec<u64> = (1..10).chain(31..41).chain(70..=72).collect();
         assert_eq!(noted, expected);
     }
 }

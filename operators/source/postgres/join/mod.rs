@@ -164,8 +164,9 @@ impl Joins {
         }
     }
 
-    /// Looks for new tables before long.
+    /// Looks for new tables before long, whatever the server said last.
     fn soon(&mut self) {
+        self.settled = None;
         let earliest = self.looked.map_or_else(Instant::now, |looked| looked + LOOK_AGAIN);
         self.look_at = self.look_at.min(earliest);
     }

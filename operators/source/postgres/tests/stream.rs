@@ -4,6 +4,9 @@ use super::driver::{Setup, current, lsn, rows, until};
 use crate::contract::Ts;
 use crate::testing::postgres::Postgres;
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 const CONFIRMED: &str = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'etl_stream_test_shop'";
 
@@ -73,6 +76,31 @@ async fn time_and_the_slot_move_without_rows() {
     // nobody writes: the heartbeat does
     until("the heartbeat moves the slot", || async { lsn(&client, CONFIRMED).await > Some(there) }).await;
     assert_eq!(source.stop().await.rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_shuts_down_has_its_answer_from_a_quiet_source() {
+    let mut server = Postgres::start();
+    let client = server.database("shop").await;
+    client.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    let setup = Setup::new(&server, "shop", json!({ "heartbeat": { "interval": "1s" } }));
+    let source = setup.start();
+    source.until("copied", |replica| replica.log.len() == 2).await;
+    // Positions that only time has moved are noted, and told, seldom.
+    let (mut told, mut ends, deadline) = (None, BTreeSet::new(), Instant::now() + Duration::from_secs(60));
+    while ends.len() < 5 {
+        assert!(Instant::now() < deadline, "each beat is told at once");
+        let confirmed = lsn(&client, CONFIRMED).await;
+        if confirmed != told {
+            (told, ends) = (confirmed, BTreeSet::new());
+        }
+        ends.insert(current(&client).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let before = source.status.bytes.load(Ordering::Relaxed);
+    tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+    let asked = source.status.bytes.load(Ordering::Relaxed) - before;
+    assert!(asked < 10_000, "it asked again and again: {asked} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
