@@ -5,6 +5,7 @@ A run decodes the same log as every other of its scenario: each has a copy of on
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -98,34 +99,42 @@ class Drain:
 
 
 class Recvlogical:
-    """PostgreSQL's own client, to /dev/null. It counts nothing: what it is given is what the drain counted."""
+    """PostgreSQL's own client, to /dev/null, or several at once. It counts nothing: what it is given is what the drain counted."""
 
-    def __init__(self, lab, unix=False):
+    def __init__(self, lab, unix=False, slots=1):
         self.lab, self.unix = lab, unix
+        self.names = [f"run{n or ''}" for n in range(slots)]
 
     def run(self, until, changes):
         lab, server = self.lab, self.lab.server
-        lab.slots.copy("run")
-        words = [tool("pg_recvlogical"), "-h", server.folder if self.unix else "127.0.0.1", "-p", str(server.port), "-U", "postgres", "-d", "postgres"]
-        words += ["--slot", "run", "--start", "-f", "/dev/null", "--no-loop", "--endpos", until, "-o", "proto_version=1", "-o", "publication_names=bench"]
-        done = measure(server, words)
-        lab.slots.drop("run")
+        commands = []
+        for name in self.names:
+            lab.slots.copy(name)
+            words = [tool("pg_recvlogical"), "-h", server.folder if self.unix else "127.0.0.1", "-p", str(server.port), "-U", "postgres", "-d", "postgres"]
+            words += ["--slot", name, "--start", "-f", "/dev/null", "--no-loop", "--endpos", until, "-o", "proto_version=1", "-o", "publication_names=bench"]
+            commands.append(words)
+        # The shell's CPU is its children's.
+        together = "".join(f"{shlex.join(words)} & all=\"$all $!\"\n" for words in commands) + "for one in $all; do wait $one || exit 1; done"
+        done = measure(server, commands[0] if len(commands) == 1 else ["sh", "-c", together])
+        lab.slots.drop(*self.names)
         return {**done, "changes": changes}
 
 
 class Engine:
-    """etl-stream, with a state that is put back before each run."""
+    """etl-stream, with a state that is put back before each run; a source for each slot."""
 
-    def __init__(self, lab, folder):
+    def __init__(self, lab, folder, slots=1):
         self.lab, self.folder, self.saved = lab, folder, f"{folder}.saved"
+        self.names = {f"orders{n or ''}": f"engine{n or ''}" for n in range(slots)}
 
     def pipeline(self, sink, operators=None, source=None, workers=None, server="none"):
         operators = operators or {}
-        source = {"type": "postgres", "url": {"env": "BENCH_URL"}, "slot": "engine", "publication": "bench", "snapshot": {"mode": "never"}, **(source or {})}
-        last = list(operators)[-1] if operators else "orders"
+        source = {"type": "postgres", "url": {"env": "BENCH_URL"}, "publication": "bench", "snapshot": {"mode": "never"}, **(source or {})}
+        sources = {name: {**source, "slot": slot} for name, slot in self.names.items()}
+        last = list(operators)[-1:] or list(sources)
         engine = {"engine": {"workers": workers}} if workers else {}
         # JSON is YAML.
-        text = json.dumps({"name": "bench", **engine, "server": server, "sources": {"orders": source}, "operators": operators, "sinks": {"out": {"inputs": [last], **sink}}}, indent=1)
+        text = json.dumps({"name": "bench", **engine, "server": server, "sources": sources, "operators": operators, "sinks": {"out": {"inputs": last, **sink}}}, indent=1)
         os.makedirs(self.folder, exist_ok=True)
         with open(f"{self.folder}/pipeline.yaml", "w") as f:
             f.write(text)
@@ -140,7 +149,7 @@ class Engine:
     def prepare(self):
         """Makes slot and state where the log ends now, and `base` at the same place."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.lab.slots.drop("engine", "base", "run")
+        self.lab.slots.drop(*self.names.values(), "base", "run")
         self.pipeline({"type": "blackhole"})
         measure(self.lab.server, self.words("--until", "caught-up"), self.folder, self.env)
         shutil.rmtree(self.saved, ignore_errors=True)
@@ -151,7 +160,8 @@ class Engine:
         """Back to where `prepare` left it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.saved, self.folder)
-        self.lab.slots.copy("engine")
+        for slot in self.names.values():
+            self.lab.slots.copy(slot)
 
     def run(self, until, changes, sink=None, **pipeline):
         self.fresh()

@@ -68,10 +68,10 @@ def table_of(results):
     return lines
 
 
-def backlog(lab, changes, per, settings=None):
+def backlog(lab, changes, per, settings=None, slots=1):
     """A server with a slot, then changes in the log behind it. Returns the engine and where the log ends."""
     lab.start(settings)
-    engine = Engine(lab, f"{lab.folder}/engine")
+    engine = Engine(lab, f"{lab.folder}/engine", slots)
     engine.prepare()
     until = tables.load(lab.server, changes, per)
     return engine, until
@@ -231,6 +231,23 @@ def workers(lab):
     ]}
 
 
+def slots(lab):
+    """Four slots of one server, catching up at once."""
+    changes, count = lab.size(400_000), 4
+    engine, until = backlog(lab, changes, 100, slots=count)
+    tcp, unix = Recvlogical(lab, slots=count), Recvlogical(lab, unix=True, slots=count)
+    results = lab.alternate({
+        "etl-stream → blackhole": lambda: engine.run(until, changes),
+        "pg_recvlogical, TCP": lambda: tcp.run(until, count * changes),
+        "pg_recvlogical, unix socket": lambda: unix.run(until, count * changes),
+    })
+    check(results, count * changes)
+    mine = rates(results["etl-stream → blackhole"])
+    return {"title": "Several slots at once", "number": 11, "scenarios": [{"name": f"{count} slots, {changes:,} changes each", "lines": table_of(results)}], "verdicts": [
+        at_least(f"rows/s, of {name}'s", ratios(mine, rates(results[name])), 1.0) for name in ("pg_recvlogical, TCP", "pg_recvlogical, unix socket")
+    ]}
+
+
 def lag(lab):
     """Target 7: commit to durable, and what an idle process costs."""
     return latency.measure_latency(lab, at_most, Invalid)
@@ -238,4 +255,5 @@ def lag(lab):
 
 ALL = {
     "stream": stream, "large": large, "snapshot": snapshot, "latency": lag, "memory": memory, "start": start, "operators": operators, "workers": workers,
+    "slots": slots,
 }
