@@ -89,7 +89,7 @@ impl<'a> Shape<'a> {
 
 /// Appends the JSON of `array_send`'s bytes; gives whether a lower bound is not 1.
 pub(super) fn write(element: &Element, bytes: &[u8], scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<bool, Malformed> {
-    if element.is_text() && plain_strings(bytes, out).is_some() {
+    if element.is_text() && bytes.len() <= ONE_PASS && plain_strings(bytes, out).is_some() {
         return Ok(false);
     }
     element_by_element(element, bytes, scratch, out)
@@ -99,8 +99,7 @@ pub(super) fn write(element: &Element, bytes: &[u8], scratch: &mut Vec<u8>, out:
 fn plain_strings(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let mut elements = Cursor::new(bytes);
     let [one, _, _, count, low] = [(); 5].map(|()| elements.i32().ok());
-    let usual = (one, low) == (Some(1), Some(1)) && bytes.len() <= ONE_PASS;
-    let (count, start) = (count.filter(|_| usual)?, out.len());
+    let (count, start) = (count.filter(|_| (one, low) == (Some(1), Some(1)))?, out.len());
     // at most: a null of four bytes, which becomes five with its comma
     out.resize(start + 2 * bytes.len(), b'[');
     let written = (|| {

@@ -13,13 +13,12 @@
 
 use super::super::tally::Tally;
 use super::WebhookConfig;
-use crate::contract::{BuildContext, Code, CodedError, Exit, RetrySettings, TableSchema, Token};
+use crate::contract::{BuildContext, Code, CodedError, Exit, RetrySettings, TableSchema, Token, hex};
 use aws_lc_rs::hmac;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
@@ -160,10 +159,8 @@ impl Receiver {
             signing.update(now.as_bytes());
             signing.update(b".");
             signing.update(&message.body);
-            let mut signature = "sha256=".to_owned();
-            for byte in signing.sign().as_ref() {
-                let _ = write!(signature, "{byte:02x}");
-            }
+            let mut signature = b"sha256=".to_vec();
+            hex::write(signing.sign().as_ref(), &mut signature);
             request = request.header("X-Etl-Stream-Signature", signature);
         }
         let answer = request.body(message.body.clone()).send().await;

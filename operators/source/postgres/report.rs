@@ -127,20 +127,19 @@ impl Reporter {
 
     /// Tells what is durable, asking for a keepalive; or answers, with the last there is.
     async fn send(&mut self, ask: bool) -> Result<(), CodedError> {
-        let wanted = !ask;
-        let (received, confirmed, ask) = {
+        let (received, confirmed, asks) = {
             let durable = self.durable.borrow().upper;
             if durable.lsn < u64::MAX {
                 self.status.durable_lsn.fetch_max(durable.lsn, Ordering::Relaxed);
             }
             let mut confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner);
             confirm.durable(durable);
-            let ask = ask && !confirm.asked;
-            confirm.asked |= ask;
-            (Lsn(confirm.read_to()), Lsn(confirm.confirmed()), ask)
+            let asks = ask && !confirm.asked;
+            confirm.asked |= asks;
+            (Lsn(confirm.read_to()), Lsn(confirm.confirmed()), asks)
         };
         let confirmed = match self.note.clone() {
-            Some(note) if self.notes.is_due(confirmed.0, self.status.changes.load(Ordering::Relaxed), Instant::now(), wanted) => {
+            Some(note) if self.notes.is_due(confirmed.0, self.status.changes.load(Ordering::Relaxed), Instant::now(), !ask) => {
                 let done = tokio::task::spawn_blocking(move || note.confirmed(confirmed.0)).await;
                 done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
                 (self.notes.lsn, self.notes.at) = (confirmed.0, Instant::now());
@@ -151,7 +150,7 @@ impl Reporter {
         };
         self.status.confirmed_lsn.store(confirmed.0, Ordering::Relaxed);
         failpoint::reach("confirm.send");
-        self.writer.send_status(received, confirmed, confirmed, ask).await?;
+        self.writer.send_status(received, confirmed, confirmed, asks).await?;
         failpoint::reach("confirm.sent");
         Ok(())
     }

@@ -254,7 +254,7 @@ impl Session<'_> {
         self.send(Some(held))
     }
 
-    fn keepalive(&mut self, wal_end: u64, reply: bool) {
+    fn keepalive(&self, wal_end: u64, reply: bool) {
         let mut confirm = self.run.confirm.lock().unwrap_or_else(PoisonError::into_inner);
         confirm.received(wal_end);
         confirm.asked = false;
